@@ -232,6 +232,7 @@ pub use node::{
     config::{Config, ConfigError, Limits, QuicLimits, Restarts, ServiceLimits, ServiceRates},
     cuts::Cut,
     error::{Error, SpawnError},
+    neighbours::PeerPath,
     propagation::{Audience, Propagation},
     snapshot::{Certificates, Entry, Member, Snapshot},
     subscription,

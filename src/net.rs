@@ -329,6 +329,11 @@ pub trait Connection: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// How many bytes may be in flight to the peer; `None` if the connection has no such limit.
+    fn congestion_window(&self) -> Option<u64> {
+        None
+    }
+
     /// Limits the bytes of incoming streams in flight.
     fn set_receive_window(&self, _bytes: u32) {}
 

@@ -16,6 +16,7 @@ mod lag;
 mod leaving;
 mod links;
 pub(crate) mod messages;
+pub(crate) mod neighbours;
 mod own_store;
 mod propagated;
 pub(crate) mod propagation;
@@ -56,6 +57,7 @@ use self::{
     cuts::Cut,
     error::{Error, SpawnError},
     messages::{StorageMessage, Writes},
+    neighbours::PeerPath,
     shared::Shared,
     snapshot::{Member, Snapshot},
     subscription::{Delivery, Events, LiveKeys, PrefixEvents, ProtocolEvents, feed},
@@ -223,6 +225,13 @@ impl Gossipmonger {
     pub fn phi(&self, peer: &NodeId) -> Option<f64> {
         let now = self.shared.clock.now();
         Some(self.shared.published.estimates.load().get(peer)?.phi(now))
+    }
+
+    /// What the open gossip connections of this node have measured of their paths, by the name of the peer. A node has
+    /// such a connection with about ten neighbours, not with every member.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PeerPath> {
+        self.shared.diagnostics.neighbours.paths()
     }
 
     /// Why either end last closed the connection with a peer on purpose: an expired certificate, a

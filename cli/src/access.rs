@@ -45,12 +45,23 @@ impl Request {
             Self::WhyService { .. } => ("why_service", Needs::Role(Role::Read)),
             Self::Call { .. } => ("call", Needs::Role(Role::Admin)),
             Self::Why { .. } => ("why", Needs::Role(Role::Read)),
+            Self::Paths => ("paths", Needs::Role(Role::Read)),
+            Self::Rtt { .. } => ("rtt", Needs::Role(Role::Read)),
+            Self::Reachability => ("reachability", Needs::Role(Role::Read)),
+            Self::Monitor { .. } => ("monitor", Needs::Role(Role::Admin)),
+            Self::LogTail => ("log_tail", Needs::Role(Role::Admin)),
+            Self::Config => ("config", Needs::Role(Role::Admin)),
             Self::Info => ("info", Needs::Role(Role::Read)),
             Self::Tags => ("tags", Needs::Role(Role::Read)),
             Self::Revocations => ("revocations", Needs::Role(Role::Read)),
             Self::Watch { .. } => ("watch", Needs::Role(Role::Watch)),
             Self::Events { .. } => ("events", Needs::Role(Role::Watch)),
+            Self::Keys { .. } => ("keys", Needs::Role(Role::Read)),
+            Self::Behind => ("behind", Needs::Role(Role::Read)),
             Self::Set { .. } => ("set", Needs::Role(Role::Admin)),
+            Self::Await { .. } => ("await", Needs::Role(Role::Read)),
+            Self::Event { .. } => ("event", Needs::Role(Role::Admin)),
+            Self::Query { .. } => ("query", Needs::Role(Role::Admin)),
             Self::Delete { .. } => ("delete", Needs::Role(Role::Admin)),
             Self::ChangeTags { .. } => ("change_tags", Needs::Role(Role::Admin)),
             Self::Remove { .. } => ("remove", Needs::Role(Role::Admin)),
@@ -143,6 +154,10 @@ pub(crate) mod tests {
     pub(crate) fn request(name: &str) -> Request {
         let request = match name {
             "set" => json!({"do": name, "key": "k", "value": "v"}),
+            "monitor" => json!({"do": name, "level": "debug"}),
+            "await" => json!({"do": name, "version": 1, "wait": "all", "within_ms": 1}),
+            "event" | "query" => json!({"do": name, "name": "n", "value": ""}),
+            "keys" => json!({"do": name, "prefix": ""}),
             "delete" => json!({"do": name, "key": "k"}),
             "get" => json!({"do": name, "node": "n", "key": "k"}),
             "list" => json!({"do": name, "node": "n", "prefix": ""}),
@@ -155,7 +170,7 @@ pub(crate) mod tests {
             "call" => json!({
                 "do": name, "node": "n", "service": "s/1", "method": 1, "value": "", "within_ms": 1
             }),
-            "why" | "remove" | "revoke" => json!({"do": name, "node": "n"}),
+            "why" | "rtt" | "remove" | "revoke" => json!({"do": name, "node": "n"}),
             _ => json!({"do": name}),
         };
         serde_json::from_value(request).unwrap_or_else(|error| panic!("{name}: {error}"))

@@ -38,6 +38,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     error::{CliError, Exit},
+    spread::Wait,
     why::DialView,
 };
 use crate::clock::Clock;
@@ -68,6 +69,24 @@ pub(crate) enum Request {
         value: Bytes,
         ttl_ms: Option<u64>,
     },
+    /// Done: [`SpreadView`](super::spread::SpreadView), once so many nodes have this version of the agent's own node.
+    Await { version: Version, wait: Wait, within_ms: u64 },
+    /// Items: [`BehindRow`](super::spread::BehindRow); done: [`Nothing`].
+    Behind,
+    /// Items: [`NoticeView`](super::notices::NoticeView), of all members; done: [`Nothing`].
+    Event {
+        name: String,
+        #[serde(flatten)]
+        value: Bytes,
+    },
+    /// As `event`, with the answers.
+    Query {
+        name: String,
+        #[serde(flatten)]
+        value: Bytes,
+    },
+    /// Items: [`KeyView`](super::all_keys::KeyView), of one node or of all; done: [`Nothing`].
+    Keys { node: Option<NodeId>, prefix: String },
     /// Done: [`Written`].
     Delete { key: String },
     /// Done: [`Entry`].
@@ -93,12 +112,28 @@ pub(crate) enum Request {
     WhyService { service: String },
     /// Done: [`WhyView`](super::why::WhyView).
     Why { node: NodeId },
+    /// Items: [`PathView`](super::paths::PathView), of the agent's own connections; done: [`Nothing`].
+    Paths,
+    /// Done: [`RttView`](super::paths::RttView).
+    Rtt { node: NodeId },
+    /// Items: [`ReachView`](super::paths::ReachView), of all members; done: [`Nothing`].
+    Reachability,
+    /// Items: [`ConfigRow`](super::effective::ConfigRow); done: [`Nothing`].
+    Config,
+    /// Items: [`LogItem`](super::monitor::LogItem); done, when the node ends: [`Nothing`].
+    Monitor { level: String },
+    /// Items: the last lines of the log, as text; done: [`Nothing`].
+    LogTail,
     /// Done: [`Info`].
     Info,
     /// Items: [`Happening`]; done, when the node ends: [`Nothing`].
     Watch { prefix: String, existing: bool },
-    /// Items: [`Happening`]; done, when the node ends: [`Nothing`].
-    Events { protocol: bool },
+    /// Items: [`Happening`]; done, when the node ends: [`Nothing`]. With `user` only those of `event` and `query`.
+    Events {
+        protocol: bool,
+        #[serde(default)]
+        user: bool,
+    },
     /// Done: [`Left`].
     Leave,
     /// Done: [`Tags`].
@@ -129,9 +164,12 @@ impl Request {
     pub(crate) fn subject(&self) -> String {
         match self {
             Self::Set { key, .. } | Self::Delete { key } => format!("{key:?}"),
+            Self::Monitor { level } => level.clone(),
+            Self::Event { name, .. } | Self::Query { name, .. } => format!("{name:?}"),
             Self::Get { node, key } => format!("{node} {key:?}"),
             Self::List { node, .. }
             | Self::Why { node }
+            | Self::Rtt { node }
             | Self::Remove { node }
             | Self::Revoke { node, .. } => node.to_string(),
             Self::Call { node, service, method, .. } => format!("{node} {service:?} {method}"),
@@ -423,6 +461,20 @@ pub(crate) enum Happening {
         key: String,
         generation: Generation,
         version: Version,
+    },
+    /// An operator said `event`.
+    UserEvent {
+        from: NodeId,
+        name: Foreign,
+        #[serde(flatten)]
+        value: Bytes,
+    },
+    /// An operator said `query`; the agent has answered.
+    UserQuery {
+        from: NodeId,
+        name: Foreign,
+        #[serde(flatten)]
+        value: Bytes,
     },
     Error {
         message: String,

@@ -6,7 +6,9 @@
 //! Another command can run an agent with work of its own ([`run_with`]): a member that is measured, for example.
 
 pub(crate) mod directory;
+mod check;
 mod desk;
+mod effective;
 mod files;
 pub(crate) mod http;
 mod issuing;
@@ -14,14 +16,20 @@ mod journal;
 mod lines;
 mod logs;
 mod metrics;
+mod monitor;
+mod notices;
 mod offload;
+mod paths;
 mod pause;
+mod peers;
 mod places;
 mod reload;
 pub(crate) mod renewal;
 mod server;
 mod settings;
 mod spool;
+mod spread;
+mod tail;
 mod waiting;
 mod watchdog;
 
@@ -59,9 +67,15 @@ use super::error::{CliError, Exit};
 pub(crate) struct Args {
     #[command(flatten)]
     flags: Flags,
+    /// Checks what the start would check, and ends with its exit code. Binds no port of the cluster and changes nothing.
+    #[arg(long)]
+    check: bool,
 }
 
 pub(crate) fn run(dir: &Path, args: Args) -> Result<(), CliError> {
+    if args.check {
+        return check::check(dir, &args.flags);
+    }
     run_with(dir, args.flags, None)
 }
 
@@ -209,6 +223,11 @@ async fn serve(
     let reloader = Reloader::new(dir, flags, settings, trusted, transport, logs, node.clone());
     let view = http.as_ref().map(http::Bound::view);
     let agent = Arc::new(Agent::new(dir, node, reloader, renewal, issuing, store, served, view));
+    // Without it other agents lack this one's answers, and nothing else.
+    let asked = peers::offer(&agent.node, Arc::clone(&agent.notices)).await;
+    if let Err(error) = &asked {
+        tracing::warn!("this agent does not answer questions of other agents: {error}");
+    }
     let renewing = tokio::spawn(renewal::keep(Arc::clone(&agent)));
     if let Some(http) = &agent.http {
         let dir = dir.display();
@@ -237,7 +256,7 @@ async fn serve(
 
     let ended = signals.attend(&agent, &worked).await;
     [company, files, expiry, renewing, watchdog, measuring].iter().for_each(JoinHandle::abort);
-    drop(directory);
+    drop((directory, asked));
     let Some(ended) = ended else {
         return Err(CliError::failed("ended at once by a second signal"));
     };

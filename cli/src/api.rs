@@ -113,6 +113,65 @@ pub(crate) static ROUTES: &[Route] = &[
         summary: "Set a key of this node",
     },
     delete("delete", "/v1/keys/{*key}", &[KEY], "Delete a key of this node"),
+    get(
+        "keys",
+        "/v1/keys",
+        &[text("node", "Only those of this node"), text("prefix", "Only keys that begin with it")],
+        Shape::List,
+        "The keys of all nodes, without their values",
+    ),
+    get("behind", "/v1/behind", &[], Shape::List, "Which nodes lack versions of this node"),
+    get(
+        "await",
+        "/v1/await",
+        &[
+            number("version", "The version of this node that is waited for"),
+            Field { needed: true, ..text("wait", "quorum, all or a number of nodes") },
+            number("within_ms", "How long to wait"),
+        ],
+        Shape::One,
+        "Wait until so many nodes have a version of this node",
+    ),
+    post_list("event", "/v1/event", &[NAME, VALUE], "Tell all agents something"),
+    post_list(
+        "query",
+        "/v1/query",
+        &[NAME, VALUE],
+        "Ask all agents something, and gather their answers",
+    ),
+    get(
+        "paths",
+        "/v1/paths",
+        &[],
+        Shape::List,
+        "The connections of this node, with round trips and loss",
+    ),
+    get("rtt", "/v1/members/{node}/rtt", &[NODE], Shape::One, "The round trip to a node"),
+    get(
+        "reachability",
+        "/v1/reachability",
+        &[],
+        Shape::List,
+        "Which node hears which, as all members say",
+    ),
+    get(
+        "config",
+        "/v1/config",
+        &[],
+        Shape::List,
+        "The configuration in force, and where each value is from",
+    ),
+    get(
+        "monitor",
+        "/v1/monitor",
+        &[Field {
+            needed: true,
+            ..text("level", "What is shown: debug, for example, or directives")
+        }],
+        Shape::Stream,
+        "The log, at a level of its own",
+    ),
+    get("log_tail", "/v1/log", &[], Shape::List, "The last lines of the log"),
     get("services", "/v1/services", &[], Shape::List, "The services that live nodes offer"),
     get(
         "callers",
@@ -153,7 +212,10 @@ pub(crate) static ROUTES: &[Route] = &[
     get(
         "events",
         "/v1/events",
-        &[flag("protocol", "Events of the protocol as well")],
+        &[
+            flag("protocol", "Events of the protocol as well"),
+            flag("user", "Only what operators tell all agents"),
+        ],
         Shape::Stream,
         "All events, as they happen",
     ),
@@ -211,6 +273,7 @@ const NODE: Field =
     Field { name: "node", kind: Kind::Text, needed: true, about: "The name of a node" };
 const KEY: Field =
     Field { name: "key", kind: Kind::Text, needed: true, about: "The key; it may contain slashes" };
+const NAME: Field = Field { name: "name", kind: Kind::Text, needed: true, about: "Its name" };
 const VALUE: Field = Field {
     name: "value",
     kind: Kind::Value,
@@ -235,6 +298,15 @@ const fn post(
     summary: &'static str,
 ) -> Route {
     Route { name, method: Method::POST, path, fields, answer: Shape::One, summary }
+}
+
+const fn post_list(
+    name: &'static str,
+    path: &'static str,
+    fields: &'static [Field],
+    summary: &'static str,
+) -> Route {
+    Route { name, method: Method::POST, path, fields, answer: Shape::List, summary }
 }
 
 const fn delete(
@@ -297,7 +369,7 @@ impl Route {
         for field in self.fields.iter().filter(|field| field.kind == Kind::Flag) {
             line.insert(field.name.to_owned(), false.into());
         }
-        if self.name == "list" || self.name == "watch" {
+        if ["list", "watch", "keys"].contains(&self.name) {
             line.insert("prefix".to_owned(), "".into());
         }
         line.extend(fields);

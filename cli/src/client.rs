@@ -3,7 +3,7 @@
 
 mod local;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use gossipmonger::Foreign;
 use serde::de::DeserializeOwned;
@@ -14,6 +14,13 @@ use super::{
     error::{CliError, Exit},
     remote::{Target, Visit},
 };
+
+/// The page with the metrics of the agent in a directory.
+pub(crate) fn metrics(dir: &Path) -> Result<Vec<u8>, CliError> {
+    let mut local = Local::connect(dir)?;
+    local.wait_at_most(Some(ANSWER_TIMEOUT));
+    local.page("/metrics")
+}
 
 /// Sends a request that has one answer.
 pub(crate) fn call<D: DeserializeOwned>(

@@ -4,10 +4,7 @@
 //! comes back during the demo. The view shows what the nodes themselves report, by their events and snapshots; the
 //! verdict at the end uses nothing else.
 
-use std::{
-    io::{self, IsTerminal},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -22,6 +19,7 @@ use self::{
 use super::{
     error::{CliError, Exit},
     output,
+    terminal::is_interactive,
 };
 
 mod account;
@@ -162,9 +160,7 @@ enum View {
 
 impl View {
     fn open(plain: bool) -> io::Result<Self> {
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-        let terminal = io::stdout().is_terminal() && io::stdin().is_terminal() && !dumb;
-        if plain || !terminal {
+        if plain || !is_interactive() {
             return Ok(Self::Plain);
         }
         Screen::open().map(Self::Screen)

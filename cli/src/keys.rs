@@ -19,6 +19,7 @@ use super::{
     error::CliError,
     output,
     remote::Target,
+    spread::{self, WAIT_MAX, Wait},
 };
 
 /// Set a key of this node; done when the store has it.
@@ -26,7 +27,8 @@ use super::{
 #[command(after_help = "\
 Examples:
   gossipmonger --dir a set color green
-  gossipmonger --dir a set config --file config.json --ttl 1h")]
+  gossipmonger --dir a set config --file config.json --ttl 1h
+  gossipmonger --dir a set color green --wait quorum --within 2s")]
 pub(crate) struct Set {
     /// The key.
     key: String,
@@ -39,6 +41,12 @@ pub(crate) struct Set {
     /// The key is gone after this long (`10s`, `5m`).
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     ttl: Option<Duration>,
+    /// Waits until so many nodes have it: all live ones, more than half of those known, or N (this one counts).
+    #[arg(long, value_name = "quorum|all|N")]
+    wait: Option<Wait>,
+    /// How long to wait, at most 30s.
+    #[arg(long, value_name = "TIME", value_parser = within, default_value = "5s", requires = "wait")]
+    within: Duration,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -92,7 +100,19 @@ pub(crate) fn set(agent: &Target, args: Set) -> Result<(), CliError> {
     };
     let ttl_ms = args.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     let request = Request::Set { key: args.key, value: Bytes::of(&value), ttl_ms };
-    written(&client::call(agent, request)?, args.json)
+    let done: Written = client::call(agent, request)?;
+    let Some(wait) = args.wait else { return written(&done, args.json) };
+    let spread = spread::wait(agent, done.version, wait, args.within)?;
+    if args.json { output::json(&spread) } else { Ok(()) }
+}
+
+/// How long to wait.
+fn within(text: &str) -> Result<Duration, String> {
+    let within = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match within > WAIT_MAX {
+        true => Err(format!("at most {} is allowed", humantime::format_duration(WAIT_MAX))),
+        false => Ok(within),
+    }
 }
 
 pub(crate) fn delete(agent: &Target, args: Delete) -> Result<(), CliError> {

@@ -14,6 +14,8 @@ mod access;
 mod admin;
 mod agent;
 mod api;
+mod all_keys;
+mod archive;
 mod bench;
 mod by_hand;
 mod call;
@@ -23,6 +25,7 @@ mod completion;
 mod config;
 mod control;
 mod demo;
+mod effective;
 mod error;
 mod expiry;
 mod experiment;
@@ -31,15 +34,21 @@ mod join;
 mod keys;
 mod man;
 mod members;
+mod monitor;
+mod notices;
 mod output;
+mod paths;
 mod plot;
 mod revocations;
 mod remote;
 mod services;
 mod simulate;
+mod spread;
 mod stopwatch;
+mod terminal;
 mod throwaway;
 mod token;
+mod top;
 mod watch;
 mod web;
 mod why;
@@ -87,15 +96,25 @@ enum Command {
     Set(keys::Set),
     Delete(keys::Delete),
     Get(keys::Get),
+    Keys(all_keys::Keys),
+    Behind(spread::Behind),
+    Event(notices::EventArgs),
+    Query(notices::Query),
     Members(members::Members),
     Services(services::Services),
     Call(call::Call),
     Info(members::InfoArgs),
+    Config(effective::ConfigArgs),
+    Monitor(monitor::Monitor),
+    Debug(archive::Debug),
+    Top(top::Top),
     Watch(watch::Watch),
     Events(watch::Events),
     Tags(control::TagsArgs),
     Why(why::Why),
     Web(web::Web),
+    Rtt(paths::Rtt),
+    Reachability(paths::Reachability),
     Remove(members::Remove),
     Reload(control::Reload),
     Leave(control::Leave),
@@ -132,15 +151,25 @@ impl Command {
             | Self::Set(_)
             | Self::Delete(_)
             | Self::Get(_)
+            | Self::Keys(_)
+            | Self::Behind(_)
+            | Self::Event(_)
+            | Self::Query(_)
             | Self::Members(_)
             | Self::Services(_)
             | Self::Call(_)
             | Self::Info(_)
+            | Self::Config(_)
+            | Self::Monitor(_)
+            | Self::Debug(_)
+            | Self::Top(_)
             | Self::Watch(_)
             | Self::Events(_)
             | Self::Tags(_)
             | Self::Why(_)
             | Self::Web(_)
+            | Self::Rtt(_)
+            | Self::Reachability(_)
             | Self::Remove(_)
             | Self::Reload(_)
             | Self::Leave(_) => true,
@@ -188,15 +217,25 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Set(args) => keys::set(agent, args),
         Command::Delete(args) => keys::delete(agent, args),
         Command::Get(args) => keys::get(agent, args),
+        Command::Keys(args) => all_keys::keys(agent, args),
+        Command::Behind(args) => spread::behind(agent, &args),
+        Command::Event(args) => notices::event(agent, args),
+        Command::Query(args) => notices::query(agent, args),
         Command::Members(args) => members::members(agent, &args),
         Command::Services(args) => services::services(agent, &args),
         Command::Call(args) => call::call(agent, args),
+        Command::Monitor(args) => monitor::monitor(agent, args),
+        Command::Debug(args) => archive::debug(agent, args),
+        Command::Config(args) => effective::config(agent, &args),
         Command::Info(args) => members::info(agent, &args),
+        Command::Top(args) => top::top(agent, &args),
         Command::Watch(args) => watch::watch(agent, args),
         Command::Events(args) => watch::events(agent, &args),
         Command::Tags(args) => control::tags(agent, args),
         Command::Why(args) => why::why(agent, args),
         Command::Web(args) => web::web(agent, &args),
+        Command::Rtt(args) => paths::rtt(agent, args),
+        Command::Reachability(args) => paths::reachability(agent, &args),
         Command::Remove(args) => members::remove(agent, args),
         Command::Reload(args) => control::reload(agent, &args),
         Command::Leave(args) => control::leave(agent, &args),

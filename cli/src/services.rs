@@ -17,7 +17,7 @@ Examples:
   gossipmonger --dir a services stock --datacenter eu --json
   gossipmonger --dir a services --callers stock/1")]
 pub(crate) struct Services {
-    /// Only this service, in all its versions.
+    /// Only this service, in all its versions. Without it the one by which agents ask each other is left out.
     service: Option<ServiceName>,
     /// Only those of this datacenter.
     #[arg(long, value_name = "NAME")]
@@ -170,9 +170,14 @@ pub(crate) fn services(agent: &Target, args: &Services) -> Result<(), CliError> 
     )
 }
 
+/// Every agent offers it: in the list it would hide what programs offer.
+const AGENTS: &str = "gossipmonger.agent";
+
 impl Services {
     fn wants(&self, offer: &OfferView) -> bool {
-        self.service.as_ref().is_none_or(|service| *service == offer.service)
+        self.service
+            .as_ref()
+            .map_or_else(|| offer.service.as_str() != AGENTS, |service| *service == offer.service)
             && self.datacenter.as_ref().is_none_or(|datacenter| *datacenter == offer.datacenter)
             && self.node.as_ref().is_none_or(|node| *node == offer.node)
     }

@@ -4,7 +4,7 @@ use super::{
     admin::{Happening, Request},
     client,
     error::CliError,
-    keys::shown_of,
+    keys::{shown, shown_of},
     output,
     remote::Target,
 };
@@ -29,6 +29,9 @@ pub(crate) struct Events {
     /// Also what passes between nodes: digests and deltas.
     #[arg(long)]
     protocol: bool,
+    /// Only what operators tell by `event` and `query`.
+    #[arg(long, conflicts_with = "protocol")]
+    user: bool,
     /// Prints a line of JSON per event.
     #[arg(long)]
     json: bool,
@@ -41,7 +44,7 @@ pub(crate) fn watch(agent: &Target, args: Watch) -> Result<(), CliError> {
 }
 
 pub(crate) fn events(agent: &Target, args: &Events) -> Result<(), CliError> {
-    let request = Request::Events { protocol: args.protocol };
+    let request = Request::Events { protocol: args.protocol, user: args.user };
     output::end_with_the_reader();
     client::watch(agent, request, |happening| print(&happening, args.json))
 }
@@ -54,7 +57,7 @@ fn print(happening: &Happening, json: bool) -> Result<(), CliError> {
 }
 
 /// An event for people; `None`: it is not worth a line.
-fn described(happening: &Happening) -> Option<String> {
+pub(crate) fn described(happening: &Happening) -> Option<String> {
     Some(match happening {
         Happening::Watching => return None,
         Happening::NewPeer { peer } => format!("{peer} is new"),
@@ -97,6 +100,12 @@ fn described(happening: &Happening) -> Option<String> {
             format!("{peer} {} = {}", output::cell(key), shown_of(key, value))
         }
         Happening::Deleted { peer, key, .. } => format!("{peer} {} deleted", output::cell(key)),
+        Happening::UserEvent { from, name, value } => {
+            format!("event {name} of {from}: {}", shown(value))
+        }
+        Happening::UserQuery { from, name, value } => {
+            format!("query {name} of {from}: {}", shown(value))
+        }
         Happening::Error { message } => format!("problem: {}", output::cell(message)),
         Happening::Lagged { missed } => format!("({missed} events missed: read faster)"),
         Happening::DigestSent { peer, nodes } => format!("digest to {peer}: {nodes} nodes"),

@@ -7,7 +7,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 
-use super::{cuts::Cuts, repeats::Repeats};
+use super::{cuts::Cuts, neighbours::Neighbours, repeats::Repeats};
 use crate::{
     clock::Clock,
     counters::Counters,
@@ -43,6 +43,8 @@ pub(crate) struct Diagnostics {
     pub(crate) outboxes: OnceLock<Weak<dyn Outboxes>>,
     /// Why connections were last ended on purpose.
     pub(crate) cuts: Cuts,
+    /// What connections have measured.
+    pub(crate) neighbours: Neighbours,
     /// Why addresses could not be reached.
     pub(crate) dials: DialFailures,
     /// The largest loss at the start of this node that any peer reports.
@@ -64,6 +66,7 @@ impl Diagnostics {
             written: Slot::default(),
             outboxes: OnceLock::new(),
             cuts: Cuts::default(),
+            neighbours: Neighbours::default(),
             dials: DialFailures::default(),
             behind: ArcSwapOption::empty(),
             removals: Latest::default(),

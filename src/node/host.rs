@@ -52,6 +52,17 @@ impl Host {
         &self.shared.config
     }
 
+    /// There is a connection with a peer, for questions about its path.
+    pub(crate) fn neighbour(
+        &self,
+        peer: &NodeId,
+        datacenter: Datacenter,
+        dialed: bool,
+        connection: &Arc<dyn Connection>,
+    ) {
+        self.shared.diagnostics.neighbours.add(peer, datacenter, dialed, connection);
+    }
+
     /// The counters of the node.
     pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.shared.diagnostics.counters

@@ -299,6 +299,15 @@ impl<S: Service> OfferBuilder<S> {
         if S::NAME.starts_with(RESERVED) {
             return Err(OfferError::Reserved(S::NAME));
         }
+        self.start_built_in().await
+    }
+
+    /// As [`start`](Self::start), also for a reserved name: the agent's own service has one.
+    ///
+    /// # Errors
+    /// [`OfferError`]; then it is not offered.
+    #[doc(hidden)]
+    pub async fn start_built_in(self) -> Result<Offer, OfferError> {
         // A client finds the offer in the directory.
         let directory = match self.access.admitted().is_none() {
             true => None,

@@ -7,13 +7,16 @@ use std::{
 };
 
 use tracing_subscriber::{
-    EnvFilter, Registry, filter::LevelFilter, layer::SubscriberExt, reload, util::SubscriberInitExt,
+    EnvFilter, Layer, Registry, filter::LevelFilter, layer::SubscriberExt, reload,
+    util::SubscriberInitExt,
 };
 
 use super::{
     lines::{Form, OneLine},
+    monitor::Monitors,
     settings::Settings,
     spool::{Lost, Spool},
+    tail::{Tail, Tee},
 };
 use crate::{config::LogFormat, error::CliError};
 
@@ -22,12 +25,14 @@ use crate::{config::LogFormat, error::CliError};
 pub(super) struct Logs {
     filter: reload::Handle<EnvFilter, Registry>,
     spool: Spool,
+    tail: Tail,
+    monitors: Monitors,
 }
 
 impl Logs {
     pub(super) fn start(settings: &Settings) -> Result<Self, CliError> {
         let (filter, handle) = reload::Layer::new(settings.log_filter()?);
-        let registry = tracing_subscriber::registry().with(filter);
+        let (tail, monitors) = (Tail::default(), Monitors::default());
         let colors = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let format = settings.file.log_format.unwrap_or_default();
         let form = match format {
@@ -49,23 +54,39 @@ impl Logs {
                 );
             }
         })?;
-        let queue = spool.clone();
+        let both = (tail.clone(), spool.clone());
         let lines = tracing_subscriber::fmt::layer()
-            .with_writer(OneLine::new(form, move || queue.clone()))
+            .with_writer(OneLine::new(form, move || Tee(both.0.clone(), both.1.clone())))
             .log_internal_errors(false);
-        let started = match format {
-            LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
-            _ => registry.with(lines.with_ansi(colors).with_target(false)).try_init(),
+        let lines = match format {
+            LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+            _ => lines.with_ansi(colors).with_target(false).with_filter(filter).boxed(),
         };
+        let watched = tracing_subscriber::fmt::layer()
+            .with_writer(OneLine::new(Form::Plain, monitors.clone()))
+            .log_internal_errors(false)
+            .with_ansi(false)
+            .with_filter(monitors.clone());
+        let started = tracing_subscriber::registry().with(lines).with(watched).try_init();
         started.map_err(CliError::failed)?;
         // Rust's own hook writes to standard error, and blocks on it.
         std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
-        Ok(Self { filter: handle, spool })
+        Ok(Self { filter: handle, spool, tail, monitors })
     }
 
     /// Lines that wait for standard error.
     pub(super) const fn spool(&self) -> &Spool {
         &self.spool
+    }
+
+    /// The last lines.
+    pub(super) const fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// Those who read the log at a level of their own.
+    pub(super) const fn monitors(&self) -> &Monitors {
+        &self.monitors
     }
 
     /// Logs at another level from now on.

@@ -9,7 +9,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use gossipmonger::{
-    Error, Gossipmonger,
+    Error, Foreign, Gossipmonger,
     net::quic::QuicNetwork,
     protocol::route::Counter,
     tls::{CertificateSummary, Identity, Roots, Tls},
@@ -18,13 +18,14 @@ use gossipmonger::{
 use tokio::sync::Mutex;
 
 use super::{
-    journal,
+    effective, journal,
     logs::Logs,
+    monitor::Monitors,
     offload::{FILE_TIMEOUT, FILES, offload},
     read_credentials,
     settings::{Credentials, Flags, Settings},
 };
-use crate::{admin::Reloaded, config::ConfigFile, error::CliError};
+use crate::{admin::Reloaded, config::ConfigFile, effective::ConfigRow, error::CliError};
 
 /// Reloads, one at a time, and changes tags, one change at a time.
 #[derive(Debug)]
@@ -97,6 +98,22 @@ impl Reloader {
     /// The TLS of the node.
     pub(super) fn tls(&self) -> Tls {
         self.transport.tls()
+    }
+
+    /// Those who read the log at a level of their own.
+    pub(super) const fn monitors(&self) -> &Monitors {
+        self.logs.monitors()
+    }
+
+    /// The last lines of the log.
+    pub(super) fn log_tail(&self) -> Vec<Foreign> {
+        self.logs.tail().lines()
+    }
+
+    /// The configuration in force.
+    pub(super) async fn configuration(&self) -> Vec<ConfigRow> {
+        let settings = self.current.lock().await.settings.clone();
+        effective::rows(&self.started, &settings, &self.node, &self.dir)
     }
 
     /// The paths of certificate, key and roots.
@@ -305,7 +322,7 @@ pub(super) fn fingerprints(roots: &Roots) -> BTreeSet<String> {
 }
 
 /// The keys that differ, among those that need a restart.
-fn differing(old: &ConfigFile, new: &ConfigFile) -> Vec<String> {
+pub(super) fn differing(old: &ConfigFile, new: &ConfigFile) -> Vec<String> {
     let mut keys = Vec::new();
     macro_rules! compare {
         ($($key:ident),*) => {

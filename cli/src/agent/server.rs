@@ -36,10 +36,13 @@ use tokio::{
 use super::{
     http::{Http, connection},
     issuing::Issuing,
+    notices::Notices,
+    paths,
     pause::Pause,
     places::{CLIENT_WATCHERS_MAX, WATCHERS_MAX, WATCHERS_PER_CLIENT, Watchers, answer_time},
     reload::{self, Reloader},
     renewal::Renewal,
+    spread,
 };
 use crate::{
     admin::{
@@ -47,6 +50,7 @@ use crate::{
         Info, LINE_BYTES_MAX, Left, Line, MemberView, Nothing, Request, SOCKET, State, Tags,
         VERSION, Written,
     },
+    all_keys::KeyView,
     call::{Replied, WITHIN_MAX},
     clock::Clock,
     error::CliError,
@@ -69,9 +73,13 @@ pub(super) struct Agent {
     store: String,
     metrics: Option<String>,
     pub(super) http: Option<HttpView>,
-    watchers: Watchers,
+    pub(super) watchers: Watchers,
+    /// What operators tell all agents.
+    pub(super) notices: Arc<Notices>,
     /// Limits long requests of clients.
     long_requests: Semaphore,
+    /// Limits questions to all members.
+    gatherings: Semaphore,
     /// What was logged about clients that requested more than they may.
     told: Repeats,
     /// It has met another node since its start.
@@ -102,7 +110,9 @@ impl Agent {
             metrics,
             http,
             watchers,
+            notices: Arc::default(),
             long_requests,
+            gatherings: Semaphore::new(GATHERINGS_MAX),
             told: Repeats::default(),
             met: AtomicBool::new(false),
             clock: Clock::start(),
@@ -148,6 +158,11 @@ impl Agent {
         failures.map(|failure| DialView::new(&snapshot, &failure)).collect()
     }
 
+    /// A turn to ask all members, or one that this node has no connection with. It is returned when dropped.
+    pub(super) async fn gathering(&self) -> SemaphorePermit<'_> {
+        self.gatherings.acquire().await.expect("is never closed")
+    }
+
     fn issuing(&self) -> Result<&Issuing, CliError> {
         self.issuing.as_ref().ok_or_else(|| {
             CliError::usage(
@@ -170,16 +185,9 @@ impl Server {
     /// Binds the socket for the owner alone. The caller has the directory's lock, so an existing socket belongs to an
     /// agent that has ended.
     pub(super) fn bind(dir: &Path) -> Result<Self, CliError> {
+        check_socket_path(dir)?;
         let path = dir.join(SOCKET);
         let failed = |error: io::Error| CliError::failed(format!("{}: {error}", path.display()));
-        let bytes = path.as_os_str().len();
-        if bytes > PATH_BYTES_MAX {
-            return Err(CliError::usage(format!(
-                "the path {} has {bytes} bytes, a Unix socket's may have {PATH_BYTES_MAX}: choose a \
-                 shorter --dir, or change into it and say --dir .",
-                path.display()
-            )));
-        }
         remove_stale(&path).map_err(failed)?;
         let listener = UnixListener::bind(&path).map_err(failed)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
@@ -227,6 +235,20 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Refuses a directory in which the system allows no socket.
+pub(super) fn check_socket_path(dir: &Path) -> Result<(), CliError> {
+    let path = dir.join(SOCKET);
+    let bytes = path.as_os_str().len();
+    if bytes > PATH_BYTES_MAX {
+        return Err(CliError::usage(format!(
+            "the path {} has {bytes} bytes, a Unix socket's may have {PATH_BYTES_MAX}: choose a \
+             shorter --dir, or change into it and say --dir .",
+            path.display()
+        )));
+    }
+    Ok(())
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
@@ -361,12 +383,22 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         match request {
             Request::List { node, prefix } => self.list(agent, &node, &prefix).await,
             Request::Members => self.members(agent).await,
+            Request::Paths => self.paths(agent).await,
+            Request::Reachability => self.reachability(agent).await,
             Request::Services => self.services(agent).await,
             Request::Callers { service } => self.callers(agent, service).await,
             Request::WhyService { service } => self.why_service(agent, &service).await,
             Request::Revocations => self.revocations(agent).await,
             Request::Watch { prefix, existing } => self.watch(agent, prefix, existing).await,
-            Request::Events { protocol } => self.events(agent, protocol).await,
+            Request::Events { user: true, .. } => self.user_events(agent).await,
+            Request::Events { protocol, .. } => self.events(agent, protocol).await,
+            Request::Monitor { level } => self.monitor(agent, &level).await,
+            Request::LogTail => self.log_tail(agent).await,
+            Request::Config => self.configuration(agent).await,
+            Request::Behind => self.behind(agent).await,
+            Request::Keys { node, prefix } => self.keys(agent, node, &prefix).await,
+            Request::Event { name, value } => self.notify(agent, name, value, false).await,
+            Request::Query { name, value } => self.notify(agent, name, value, true).await,
             request => match done(agent, request).await {
                 Ok(line) => self.send(&line).await,
                 Err(error) => self.fail(&error).await,
@@ -428,7 +460,39 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
             return self.fail(&unknown_node(node)).await;
         }
         for (key, value) in snapshot.prefix(node, prefix) {
-            self.item(&Entry::new(node, key, value)).await?;
+            if !is_hidden(key.as_str(), prefix) {
+                self.item(&Entry::new(node, key, value)).await?;
+            }
+        }
+        self.done().await
+    }
+
+    async fn log_tail(&mut self, agent: &Agent) -> io::Result<()> {
+        for line in agent.reloader.log_tail() {
+            self.item(&line).await?;
+        }
+        self.done().await
+    }
+
+    async fn configuration(&mut self, agent: &Agent) -> io::Result<()> {
+        for row in agent.reloader.configuration().await {
+            self.item(&row).await?;
+        }
+        self.done().await
+    }
+
+    async fn keys(&mut self, agent: &Agent, node: Option<NodeId>, prefix: &str) -> io::Result<()> {
+        let snapshot = agent.node.snapshot();
+        if let Some(node) = node.as_ref().filter(|node| snapshot.member(node).is_none()) {
+            return self.fail(&unknown_node(node)).await;
+        }
+        for entry in snapshot.entries(prefix) {
+            let wanted = node.as_ref().is_none_or(|node| node == entry.node);
+            if wanted && !is_hidden(entry.key.as_str(), prefix) {
+                let (key, bytes) = (entry.key.to_string(), entry.value.len());
+                let (node, version) = (entry.node.clone(), entry.version);
+                self.item(&KeyView { node, key, version, bytes }).await?;
+            }
         }
         self.done().await
     }
@@ -513,13 +577,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     /// Sends events until the node ends or the caller is gone. The caller sets the pace: the subscription drops what
     /// the caller cannot take in time.
     async fn follow(&mut self, mut feed: Feed) -> io::Result<()> {
-        // The existing state is sent; from now on the caller holds only its place.
-        (self.begun, self.written) = (None, 0);
+        self.stand();
         loop {
             let happening = tokio::select! {
                 happening = feed.next() => happening,
-                // It has made its request already, so this is its end.
-                _ = self.from.fill_buf() => return Ok(()),
+                () = self.gone() => return Ok(()),
             };
             match happening {
                 Ok(happening) => self.write(&Answer::<_, Nothing>::Item(happening)).await?,
@@ -531,7 +593,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         }
     }
 
-    async fn too_many(&mut self) -> io::Result<()> {
+    /// The existing state is sent; from now on the caller holds only its place.
+    pub(super) fn stand(&mut self) {
+        (self.begun, self.written) = (None, 0);
+    }
+
+    /// Waits until the caller is gone: it has made its request already, so whatever comes is its end.
+    pub(super) async fn gone(&mut self) {
+        let _ = self.from.fill_buf().await;
+    }
+
+    pub(super) async fn too_many(&mut self) -> io::Result<()> {
         let message = format!(
             "as many watch already as may: {WATCHERS_MAX}, of clients {CLIENT_WATCHERS_MAX}, of one \
              client {WATCHERS_PER_CLIENT}; end some first"
@@ -539,15 +611,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         self.fail(&CliError::failed(message)).await
     }
 
-    async fn item(&mut self, item: &impl Serialize) -> io::Result<()> {
+    pub(super) async fn item(&mut self, item: &impl Serialize) -> io::Result<()> {
         self.send(&Answer::<_, Nothing>::Item(item)).await
     }
 
-    async fn done(&mut self) -> io::Result<()> {
+    pub(super) async fn done(&mut self) -> io::Result<()> {
         self.send(&Answer::<Nothing, _>::Done(Nothing {})).await
     }
 
-    async fn fail(&mut self, error: &CliError) -> io::Result<()> {
+    pub(super) async fn fail(&mut self, error: &CliError) -> io::Result<()> {
         self.failed(error.into()).await
     }
 
@@ -556,7 +628,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     }
 
     /// The name of the client that makes the request; `None` for the owner.
-    fn client(&self) -> Option<&str> {
+    pub(super) fn client(&self) -> Option<&str> {
         match &self.who {
             Who::Owner => None,
             Who::Guest(guest) => Some(&guest.name),
@@ -575,7 +647,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         tokio::time::timeout(SEND_TIMEOUT.min(all), self.write(line)).await?
     }
 
-    async fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
+    pub(super) async fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(line)?;
         line.push(b'\n');
         self.written = self.written.saturating_add(line.len());
@@ -664,6 +736,10 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
             let why = WhyView::new(&snapshot, &peer, past, &node.revocations());
             line(why.ok_or_else(|| unknown_node(&peer))?)
         }
+        Request::Await { version, wait, within_ms } => {
+            line(spread::wait(agent, version, wait, within_ms).await?)
+        }
+        Request::Rtt { node: peer } => line(paths::rtt(agent, peer).await?),
         Request::Info => line(info(agent)),
         Request::Call { node: peer, service, method, question, within_ms } => {
             line(call(node, peer, &service, (method, question), within_ms).await?)
@@ -688,6 +764,15 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
         Request::Renew => line(agent.renewal.renew(&agent.reloader).await?),
         Request::List { .. }
         | Request::Members
+        | Request::Paths
+        | Request::Behind
+        | Request::Config
+        | Request::Monitor { .. }
+        | Request::LogTail
+        | Request::Keys { .. }
+        | Request::Event { .. }
+        | Request::Query { .. }
+        | Request::Reachability
         | Request::Services
         | Request::Callers { .. }
         | Request::WhyService { .. }
@@ -738,6 +823,11 @@ fn line(done: impl Serialize) -> Result<serde_json::Value, CliError> {
     serde_json::to_value(Answer::<Nothing, _>::Done(done)).map_err(CliError::failed)
 }
 
+/// Whether a key belongs to the program, and nobody asks for those: every agent has some.
+fn is_hidden(key: &str, prefix: &str) -> bool {
+    key.starts_with('~') && !prefix.starts_with('~')
+}
+
 fn get(snapshot: &Snapshot, owner: &NodeId, key: &str) -> Result<Entry, CliError> {
     match snapshot.get(owner, key) {
         Some(value) => Ok(Entry::new(owner, &key.into(), value)),
@@ -776,7 +866,7 @@ async fn call(
     Ok(Replied { node: peer, answer: Bytes::of(&answer) })
 }
 
-fn unknown_node(node: &NodeId) -> CliError {
+pub(super) fn unknown_node(node: &NodeId) -> CliError {
     CliError::not_found(format!("no node {node} is known"))
 }
 
@@ -832,6 +922,8 @@ pub(super) const SHORT_REQUEST_BYTES: usize = 64 << 10;
 const LONG_REQUESTS_MAX: usize = 2;
 /// How long a long request over HTTP may take to arrive.
 pub(super) const LONG_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Questions to all members at once; further ones wait. Each asks up to 64 members at a time.
+const GATHERINGS_MAX: usize = 2;
 /// How long a request may take to arrive.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a caller may take to read one line of its answer.

@@ -16,7 +16,7 @@ use gossipmonger::{
     net::quic::QuicNetwork,
     protocol::record,
     store::{Store, memory::MemoryStore, redb::RedbStore},
-    tls::{ClientRoles, Identity, Naming, Roots},
+    tls::{ClientRoles, Identity, Naming, Role, Roots},
     unstable::{LEAF_VALIDITY_AUTOMATED, Standing, check_address, check_listen, file},
 };
 use tracing_subscriber::EnvFilter;
@@ -30,6 +30,7 @@ use crate::{
     DIR_VARIABLE,
     clock::Clock,
     config::{self, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset},
+    effective::Origin,
     error::CliError,
     members::tag,
     remote::REMOTE_VARIABLES,
@@ -224,6 +225,11 @@ impl Settings {
         CliError::usage(format!("{}: {error}", self.origins.of(key)))
     }
 
+    /// Where a key was set, and the place by its name.
+    pub(super) fn origin(&self, key: &str) -> (Origin, Option<String>) {
+        self.origins.origin(key)
+    }
+
     /// The filter of the log.
     pub(super) fn log_filter(&self) -> Result<EnvFilter, CliError> {
         logs::filter(self.log()).map_err(|error| self.refused("log", error))
@@ -234,6 +240,11 @@ impl Settings {
         let tags = self.tags();
         record::check_tags(&tags).map_err(|error| self.refused("tags", error))?;
         Ok(tags)
+    }
+
+    /// The template of certificates' URIs.
+    pub(super) fn identity(&self) -> String {
+        self.file.identity.clone().unwrap_or_else(|| Naming::default().to_string())
     }
 
     /// How certificates name nodes.
@@ -321,6 +332,11 @@ impl Settings {
     /// The roles of clients whose certificates do not name one.
     pub(super) fn clients(&self) -> ClientRoles {
         self.file.clients.clone().unwrap_or_default().into_iter().collect()
+    }
+
+    /// The same by URI, as the configuration has them.
+    pub(super) fn clients_by_uri(&self) -> BTreeMap<String, Role> {
+        self.file.clients.clone().unwrap_or_default()
     }
 
     pub(super) fn log(&self) -> &str {
@@ -478,16 +494,25 @@ impl Settings {
 }
 
 impl Origins {
-    /// The flag, the variable or the file that set a key (`limits.keys`).
+    /// The flag, the variable or the file that set a key (`limits.keys`), for a message.
     fn of(&self, key: &str) -> String {
+        match self.origin(key) {
+            (Origin::Environment, Some(variable)) => format!("environment variable {variable}"),
+            (_, Some(place)) => place,
+            (_, None) => "by default, or by the preset".to_owned(),
+        }
+    }
+
+    /// Whether a flag, a variable or the file has set a key, and which.
+    fn origin(&self, key: &str) -> (Origin, Option<String>) {
         if let Some(flag) = self.flags.get(key) {
-            return (*flag).to_owned();
+            return (Origin::Flag, Some((*flag).to_owned()));
         }
         let name = format!("{ENV_PREFIX}{}", key.replace('.', "__").to_uppercase());
         let below = format!("{name}__");
         let variable = self.variables.iter().find(|set| **set == name || set.starts_with(&below));
         if let Some(variable) = variable {
-            return format!("environment variable {variable}");
+            return (Origin::Environment, Some(variable.clone()));
         }
         let mut parts = key.split('.');
         let outer = parts.next().and_then(|part| self.in_file.get(part));
@@ -496,8 +521,8 @@ impl Origins {
             None => outer,
         };
         match found {
-            Some(_) => self.path.display().to_string(),
-            None => "by default, or by the preset".to_owned(),
+            Some(_) => (Origin::File, Some(self.path.display().to_string())),
+            None => (Origin::Default, None),
         }
     }
 }
@@ -554,6 +579,14 @@ fn preset() -> impl TypedValueParser<Value = Preset> {
 fn log_format() -> impl TypedValueParser<Value = LogFormat> {
     PossibleValuesParser::new(["text", "json"])
         .map(|name| if name == "json" { LogFormat::Json } else { LogFormat::Text })
+}
+
+#[cfg(test)]
+impl Default for Settings {
+    fn default() -> Self {
+        let (file, origins) = (ConfigFile::default(), Origins::default());
+        Self { file, origins, ignored: Vec::new() }
+    }
 }
 
 #[cfg(test)]

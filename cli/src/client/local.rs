@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request as Call, StatusCode, header};
+use http::{Method, Request as Call, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -20,7 +20,7 @@ use tokio::{runtime::Runtime, time::timeout};
 use super::{ANSWER_TIMEOUT, ended, understood};
 use crate::{
     admin::{Answer, Failure, LINE_BYTES_MAX, Request, SOCKET},
-    api::{self, Shape},
+    api::{self, Made, Shape},
     error::{CliError, Exit},
 };
 
@@ -34,6 +34,12 @@ pub(super) struct Local {
     /// The part of an event that has arrived.
     begun: Vec<u8>,
     patience: Option<Duration>,
+}
+
+/// What an agent answers.
+enum Answered {
+    Whole(StatusCode, Bytes),
+    Stream(Incoming),
 }
 
 /// A refusal.
@@ -66,9 +72,44 @@ impl Local {
         self.patience = patience;
     }
 
+    /// A page of text.
+    pub(super) fn page(&mut self, path: &str) -> Result<Vec<u8>, CliError> {
+        let (method, target) = (Method::GET, path.to_owned());
+        let made = Made { method, target, body: String::new(), answer: Shape::One };
+        match self.exchange(made)? {
+            Answered::Whole(StatusCode::OK, body) => Ok(body.to_vec()),
+            Answered::Whole(status, _) => {
+                Err(CliError::failed(format!("the agent's {path} answers {status}")))
+            }
+            Answered::Stream(_) => Err(ended()),
+        }
+    }
+
     /// Sends the request. An answer that is not a stream is read whole.
     pub(super) fn ask(&mut self, request: Request) -> Result<(), CliError> {
         let made = api::make(request)?;
+        let shape = made.answer;
+        let (status, body) = match self.exchange(made)? {
+            Answered::Stream(answer) => {
+                self.answer = Some(answer);
+                return Ok(());
+            }
+            Answered::Whole(status, body) => (status, body),
+        };
+        if status != StatusCode::OK {
+            let Refused { error } = understood(&body)?;
+            self.parts.push_back(Answer::Error(error));
+        } else if shape == Shape::List {
+            let items: Vec<Box<RawValue>> = understood(&body)?;
+            self.parts.extend(items.into_iter().map(Answer::Item));
+            self.parts.push_back(Answer::Done(nothing()?));
+        } else {
+            self.parts.push_back(Answer::Done(understood(&body)?));
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self, made: Made) -> Result<Answered, CliError> {
         let call = Call::builder()
             .method(made.method)
             .uri(made.target)
@@ -78,36 +119,22 @@ impl Local {
             .map_err(CliError::failed)?;
         let stream = self.stream.take().ok_or_else(ended)?;
         let patience = self.patience;
-        let (answer, whole) = self.runtime.block_on(async {
+        self.runtime.block_on(async {
             stream.set_nonblocking(true)?;
             let stream = TokioIo::new(tokio::net::UnixStream::from_std(stream)?);
             let (mut sender, connection) = http1::handshake(stream).await.map_err(broken)?;
             tokio::spawn(connection);
-            let sent = within(patience.or(Some(ANSWER_TIMEOUT)), sender.send_request(call)).await?;
+            let sending = sender.send_request(call);
+            let sent = within(patience.or(Some(ANSWER_TIMEOUT)), sending).await?;
             let answer = sent.map_err(broken)?;
-            if answer.status() == StatusCode::OK && made.answer == Shape::Stream {
-                return Ok((Some(answer.into_body()), None));
-            }
             let status = answer.status();
-            let body =
-                within(patience, Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect())
-                    .await?
-                    .map_err(unread)?;
-            Ok::<_, CliError>((None, Some((status, body.to_bytes()))))
-        })?;
-        self.answer = answer;
-        let Some((status, body)) = whole else { return Ok(()) };
-        if status != StatusCode::OK {
-            let Refused { error } = understood(&body)?;
-            self.parts.push_back(Answer::Error(error));
-        } else if made.answer == Shape::List {
-            let items: Vec<Box<RawValue>> = understood(&body)?;
-            self.parts.extend(items.into_iter().map(Answer::Item));
-            self.parts.push_back(Answer::Done(nothing()?));
-        } else {
-            self.parts.push_back(Answer::Done(understood(&body)?));
-        }
-        Ok(())
+            if status == StatusCode::OK && made.answer == Shape::Stream {
+                return Ok(Answered::Stream(answer.into_body()));
+            }
+            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect();
+            let body = within(patience, body).await?.map_err(unread)?;
+            Ok(Answered::Whole(status, body.to_bytes()))
+        })
     }
 
     /// The next part of the answer.

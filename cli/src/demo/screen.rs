@@ -4,7 +4,7 @@ use std::{fmt, io, time::Duration};
 
 use ratatui::{
     DefaultTerminal, Frame,
-    crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
+    crossterm::event::{self, Event, KeyEvent},
     layout::{Constraint, Layout, Rect},
     style::{Color, Modifier, Style, Stylize},
     text::{Line, Span},
@@ -17,7 +17,10 @@ use super::{
     log::{self, Kind, Log},
     play::{self, Play},
 };
-use crate::stopwatch::Stopwatch;
+use crate::{
+    stopwatch::Stopwatch,
+    terminal::{self, Way},
+};
 
 /// The terminal; it is restored when this is dropped, also after a panic.
 pub(super) struct Screen {
@@ -73,15 +76,10 @@ impl fmt::Debug for Screen {
 }
 
 fn ends(key: KeyEvent) -> Option<End> {
-    let control = key.modifiers.contains(KeyModifiers::CONTROL);
-    match key.code {
-        _ if key.kind == KeyEventKind::Release => None,
-        KeyCode::Char('q' | 'Q') | KeyCode::Esc => Some(End::Quit),
-        // The terminal is in raw mode: Ctrl-C arrives as a key.
-        KeyCode::Char('c') if control => Some(End::Signal),
-        KeyCode::Char('d') if control => Some(End::Quit),
-        _ => None,
-    }
+    terminal::asks_to_end(key).map(|way| match way {
+        Way::Quit => End::Quit,
+        Way::Interrupt => End::Signal,
+    })
 }
 
 fn draw(frame: &mut Frame<'_>, play: &Play, log: &Log) {
@@ -162,7 +160,7 @@ fn step(name: &str, detail: &str, done: bool) -> Vec<Span<'static>> {
 fn nodes(frame: &mut Frame<'_>, area: Rect, rows: &[play::Row]) {
     let room = usize::from(area.height).saturating_sub(NODES_FRAME);
     let (shown, hidden) = fitting(rows, room);
-    let shown_columns = columns(area.width);
+    let shown_columns = terminal::columns(&WIDTHS, area.width);
     let mut lines = Vec::new();
     let mut datacenter = None;
     for row in shown {
@@ -208,24 +206,10 @@ fn ordinal(row: &play::Row) -> (usize, &str) {
     (row.node.as_str().len(), row.node.as_str())
 }
 
-/// How many columns fit: a column is shown whole or not at all.
-fn columns(width: u16) -> usize {
-    let mut left = width.saturating_sub(PADDING);
-    let mut shown = 0;
-    for width in WIDTHS {
-        if left < width {
-            break;
-        }
-        left = left.saturating_sub(width + 1);
-        shown += 1;
-    }
-    shown.max(1)
-}
-
 fn node(row: &play::Row) -> Vec<Line<'static>> {
     let (state, color) = state(row);
     let of = |count: usize| format!("{count} of {}", row.others);
-    let phi = if row.others == 0 { Line::from("") } else { bar(row.phi) };
+    let phi = if row.others == 0 { Line::from("") } else { terminal::bar(row.phi, DEAD_PEER_PHI) };
     vec![
         Line::from(format!("  {}", row.node)),
         Line::styled(state, color),
@@ -250,22 +234,6 @@ fn state(row: &play::Row) -> (&'static str, Color) {
         row if !row.runs => ("◌ silent", Color::Yellow),
         _ => ("○ joining", Color::Blue),
     }
-}
-
-/// The level of suspicion, and a bar that is full where a node is called dead.
-fn bar(phi: f64) -> Line<'static> {
-    let part = (phi / DEAD_PEER_PHI).clamp(0.0, 1.0);
-    let full = (part * BAR_WIDTH as f64).round() as usize;
-    let color = match part {
-        part if part >= 1.0 => Color::Red,
-        part if part >= 0.5 => Color::Yellow,
-        _ => Color::Green,
-    };
-    Line::from(vec![
-        Span::styled("█".repeat(full), color),
-        Span::styled("░".repeat(BAR_WIDTH - full), Color::DarkGray),
-        Span::raw(format!(" {phi:>5.1}")),
-    ])
 }
 
 fn events(frame: &mut Frame<'_>, area: Rect, log: &Log) {
@@ -331,8 +299,6 @@ const COLUMNS: [Constraint; 8] = [
     Constraint::Length(WIDTHS[6]),
     Constraint::Min(WIDTHS[7]),
 ];
-/// A space at each side of the table.
-const PADDING: u16 = 2;
 /// A rule with the title, and the columns' names.
 const NODES_FRAME: usize = 2;
 /// A rule above and one below.
@@ -341,7 +307,6 @@ const EVENTS_FRAME: usize = 2;
 const HEAD: u16 = 3;
 /// The last event and its frame.
 const EVENTS_MIN: u16 = 3;
-const BAR_WIDTH: usize = 6;
 const NAME_WIDTH: usize = 7;
 const WHAT_WIDTH: usize = 28;
 /// The default of the configuration.
@@ -350,10 +315,13 @@ const REDRAW: Duration = Duration::from_millis(90);
 
 #[cfg(test)]
 mod tests {
+    use ratatui::crossterm::event::{KeyCode, KeyModifiers};
+
     use super::*;
 
     #[test]
     fn a_column_is_shown_whole_or_not_at_all() {
+        let columns = |width| terminal::columns(&WIDTHS, width);
         assert_eq!(columns(60), 6, "a terminal of 60 columns has no room for the copies");
         assert_eq!(columns(80), 8);
         assert_eq!(columns(1), 1);

@@ -4,6 +4,7 @@
 //! deadline that is far longer than any machine needs.
 
 mod certificates;
+mod checking;
 mod clients;
 mod configuration;
 mod driving;
@@ -13,14 +14,17 @@ mod http;
 mod joining;
 mod journal;
 mod lifetime;
+mod looking;
 mod naming;
 mod outside;
+mod paths;
 mod refusals;
 mod renewing;
 mod restart;
 mod revocation;
 mod services;
 mod session;
+mod spread;
 mod streams;
 mod waiting;
 mod why;

@@ -172,10 +172,15 @@ fn shows_the_list_of_services_without_control_characters() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (node, _offer) = runtime.block_on(program(&cluster, "b", &a.address()));
     eventually("a lists the offer", || a.json(&["services"]) != json!([]));
-    for command in [&["get", "b"][..], &["get", "b", "--json"]] {
+    assert_eq!(
+        a.json(&["get", "b"]),
+        json!([]),
+        "the keys of the program are not those of its user"
+    );
+    for command in [&["get", "b", "--prefix", "~"][..], &["get", "b", "--prefix", "~", "--json"]] {
         let shown = a.run(command).succeeded().out;
         assert!(shown.contains("~services"), "{shown:?}");
-        assert!(command.len() > 2 || shown.contains("(offers stock 2.1)"), "{shown:?}");
+        assert!(command.len() > 4 || shown.contains("(offers stock 2.1)"), "{shown:?}");
         let control = shown.chars().find(|c| c.is_control() && *c != '\n');
         assert_eq!(control, None, "{shown:?}");
     }

@@ -205,7 +205,7 @@ impl Stream {
     }
 
     #[track_caller]
-    fn next(&self) -> Value {
+    pub(crate) fn next(&self) -> Value {
         self.events.recv_timeout(DEADLINE).expect("an event")
     }
 
@@ -220,7 +220,7 @@ impl Stream {
     }
 
     /// Whether it ends by itself, and well.
-    fn ended(mut self) -> bool {
+    pub(crate) fn ended(mut self) -> bool {
         self.child.wait().unwrap().success()
     }
 }

@@ -141,6 +141,10 @@ impl Connection for QuicConnection {
         Some(self.inner.rtt())
     }
 
+    fn congestion_window(&self) -> Option<u64> {
+        Some(self.inner.stats().path.cwnd)
+    }
+
     fn set_receive_window(&self, bytes: u32) {
         self.inner.set_receive_window(VarInt::from_u32(bytes));
     }

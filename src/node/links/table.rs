@@ -231,6 +231,7 @@ impl Links {
         inner.last += 1;
         let id = ConnectionId(inner.last);
         let of_peer = (self.room.for_peer(&share), share);
+        let (near, of) = (Arc::clone(&connection), datacenter.clone());
         let link = Arc::new(Link::new(id, connection, peer, dialed, of_peer, entered));
         inner.links.insert(id, Arc::clone(&link));
         let new = Introduced { connection: id, met, own, dialed, proof, datacenter };
@@ -248,6 +249,9 @@ impl Links {
             }
         };
         drop(inner);
+        if let Registered::Kept(link) | Registered::Renewed(link, _) = &registered {
+            self.host.neighbour(&link.peer, of, dialed, &near);
+        }
         registered
     }
 

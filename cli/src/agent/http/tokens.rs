@@ -58,7 +58,7 @@ impl Tokens {
     pub(super) fn prepare(path: &Path) -> Result<(), CliError> {
         let failed = |error: io::Error| CliError::failed(format!("{}: {error}", path.display()));
         match path.symlink_metadata() {
-            Ok(_) => read(path).map(drop),
+            Ok(_) => check(path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => make(path).map_err(failed),
             Err(error) => Err(failed(error)),
         }
@@ -93,6 +93,11 @@ impl Tokens {
         }
         Arc::clone(&known.tokens)
     }
+}
+
+/// Checks a file that exists.
+pub(crate) fn check(path: &Path) -> Result<(), CliError> {
+    read(path).map(drop)
 }
 
 /// The token of this name.

@@ -8,7 +8,7 @@ export class Refused extends Error {
 }
 
 const KEPT = "gossipmonger-token";
-const TIMEOUT_MS = 15000;
+const TIMEOUT_MS = 30000;
 const EVENT_CHARS_MAX = 8 << 20;
 
 export class Api {

@@ -7,11 +7,12 @@ const DRAWN_MAX = 16;
 
 export class Links {
   constructor(map, matrix, note) {
-    Object.assign(this, { map, matrix, note, pairs: new Map(), silent: 0 });
+    Object.assign(this, { map, matrix, note, pairs: new Map(), silent: 0, none: "not asked yet" });
   }
 
   // `reach`: of /v1/reachability.
   show(reach, members) {
+    this.none = "no connection";
     this.pairs = new Map();
     this.silent = reach.filter((row) => row.problem).length;
     for (const row of reach) {
@@ -28,6 +29,10 @@ export class Links {
     this.states(members);
   }
 
+  failed(words) {
+    text(this.note, `The members were not asked: ${words}`);
+  }
+
   states(members) {
     const places = new Map();
     for (const { datacenter, state } of members) {
@@ -36,11 +41,12 @@ export class Links {
       place.live += state === "live" ? 1 : 0;
       places.set(datacenter, place);
     }
-    const seen = JSON.stringify([[...places], [...this.pairs], this.silent]);
+    const seen = JSON.stringify([[...places], [...this.pairs], this.silent, this.none]);
     if (seen === this.seen) {
       return;
     }
     this.seen = seen;
+    this.silentPlaces = new Set([...places].filter(([, place]) => place.live === 0).map(([name]) => name));
     const names = [...places.keys()].sort();
     const rows = this.rows(names);
     text(this.note, this.silent ? `${this.silent} members did not say what they hear.` : "");
@@ -53,17 +59,19 @@ export class Links {
     const rows = [];
     names.forEach((one, n) => names.slice(n).forEach((other) => {
       const pair = this.pairs.get(`${one}\n${other}`);
-      if (pair) {
+      if (one !== other && (this.silentPlaces.has(one) || this.silentPlaces.has(other))) {
+        rows.push([one, other, "cut off", "-", "0"]);
+      } else if (pair) {
         rows.push([one, other, words(pair), percent(Math.max(...pair.loss)), String(pair.rtt.length)]);
       } else if (one !== other) {
-        rows.push([one, other, "no connection", "-", "0"]);
+        rows.push([one, other, this.none, "-", "0"]);
       }
     }));
     return rows;
   }
 
   draw(names, places) {
-    const [width, height] = [640, names.length === 1 ? 140 : 420];
+    const [width, height] = [640, names.length === 1 ? 120 : 400];
     const at = names.map((_, n) => {
       const angle = (2 * Math.PI * n) / names.length - Math.PI / 2;
       const radius = names.length === 1 ? 0 : 150;
@@ -75,11 +83,12 @@ export class Links {
         return;
       }
       const pair = this.pairs.get(`${one}\n${other}`);
-      const kind = !pair ? "none" : Math.max(...pair.loss) > 0.02 ? "lossy" : "";
+      const cut = this.silentPlaces.has(one) || this.silentPlaces.has(other);
+      const kind = !pair || cut ? "none" : Math.max(...pair.loss) > 0.02 ? "lossy" : "";
       const [[x1, y1], [x2, y2]] = [at[n], at[m]];
       edges.push(svg("line", { class: `edge ${kind}`, x1, y1, x2, y2 }));
       const label = svg("text", { class: "small", x: (x1 + x2) / 2, y: (y1 + y2) / 2 - 4 });
-      label.append(pair ? words(pair) : "no connection");
+      label.append(cut ? "cut off" : pair ? words(pair) : this.none);
       edges.push(label);
     }));
     const nodes = names.flatMap((name, n) => {

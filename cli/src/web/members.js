@@ -118,7 +118,7 @@ export class Members {
     for (const [name, number] of counts) {
       if (!this.tiles.has(name)) {
         const tile = { number: make("b"), words: state(name) };
-        tile.element = make("li", {}, tile.number, tile.words);
+        tile.element = make("li", {}, tile.number, " ", tile.words);
         this.tiles.set(name, tile);
         this.counts.append(tile.element);
       }

@@ -103,6 +103,9 @@ export class Node {
     if (!Array.isArray(keys)) {
       return [];
     }
+    if (keys.length === 0) {
+      return [make("p", { class: "quiet" }, "It publishes no keys.")];
+    }
     const rows = keys.slice(0, KEYS_MAX).map((entry) => {
       const value = entry.value ?? `base64 ${entry.base64}`;
       return [entry.key, make("pre", {}, value.length > 2000 ? `${value.slice(0, 2000)}…` : value)];

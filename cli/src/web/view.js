@@ -12,7 +12,10 @@ import { theme } from "/theme.js";
 // The list is asked for this often, and soon after an event. One request is under way at a time.
 const REFRESH_MS = 5000;
 const SOON_MS = 300;
-const LINKS_MS = 30000;
+// Questions that this agent passes on to all members are asked this often, and in a large cluster seldom.
+const FEW = 100;
+const ASKED_MS = 30000;
+const MANY_ASKED_MS = 300000;
 const RETRY_MS = [500, 1000, 2000, 5000];
 
 const api = new Api();
@@ -25,7 +28,8 @@ const events = new Events(byId("events"), byId("pause"), byId("keys-too"));
 let timer = null;
 let busy = false;
 let again = false;
-let linksAt = 0;
+let askedAt = 0;
+let behind = new Map();
 
 function status(words, ok) {
   text(byId("status"), words);
@@ -45,8 +49,7 @@ async function refresh() {
   busy = true;
   again = false;
   try {
-    const [list, info, lacking] = await Promise.all([api.get("/v1/members"), api.get("/v1/info"), api.get("/v1/behind")]);
-    const behind = new Map(lacking.map((row) => [row.node, row.versions]));
+    const [list, info] = await Promise.all([api.get("/v1/members"), api.get("/v1/info")]);
     const begun = performance.now();
     members.show(list, behind);
     head(info);
@@ -54,11 +57,11 @@ async function refresh() {
     services.show(await api.get("/v1/services"));
     node.refresh(list);
     status("connected", true);
-    if (Date.now() - linksAt > LINKS_MS) {
-      linksAt = Date.now();
-      links.show(await api.get("/v1/reachability"), list);
-    } else {
-      links.states(list);
+    links.states(list);
+    const interval = list.length > FEW ? MANY_ASKED_MS : ASKED_MS;
+    if (Date.now() - askedAt > interval) {
+      askedAt = Date.now();
+      askAll(list);
     }
   } catch (error) {
     if (error instanceof Refused && error.status === 401) {
@@ -69,6 +72,17 @@ async function refresh() {
     busy = false;
   }
   soon(again ? SOON_MS : REFRESH_MS);
+}
+
+// The answers of all members arrive when they do; the page goes on meanwhile.
+async function askAll(list) {
+  try {
+    const rows = await api.get("/v1/behind");
+    behind = new Map(rows.filter((row) => row.behind !== null).map((row) => [row.node, row.behind]));
+    links.show(await api.get("/v1/reachability"), list);
+  } catch (error) {
+    links.failed(error.message);
+  }
 }
 
 function head(info) {

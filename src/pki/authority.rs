@@ -405,7 +405,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         authority().save(directory.path()).unwrap();
         let key = directory.path().join(file::AUTHORITY_KEY);
-        fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
         let error = Authority::load(directory.path()).unwrap_err().to_string();
         assert!(error.contains(&format!("run: chmod 600 {}", key.display())), "{error}");
     }

@@ -196,12 +196,21 @@ pub(crate) fn read(path: &Path, audience: Audience) -> Result<Zeroizing<Vec<u8>>
 
 #[cfg(unix)]
 fn refuse_exposed(file: &File, path: &Path) -> Result<(), LoadError> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = file.metadata()?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = file.metadata()?;
+    let mode = metadata.mode() & 0o777;
+    if is_exposed(mode, metadata.uid()) {
         return Err(LoadError::KeyExposed { path: path.to_owned(), mode });
     }
     Ok(())
+}
+
+/// Only the owner may use the file. If root owns it, its group may read it: so Kubernetes mounts a secret (`fsGroup`), and
+/// Debian keeps keys, for a process that is not root. PostgreSQL has the same rule.
+#[cfg(unix)]
+const fn is_exposed(mode: u32, owner: u32) -> bool {
+    let refused = if owner == 0 { 0o037 } else { 0o077 };
+    mode & refused != 0
 }
 
 #[cfg(not(unix))]
@@ -211,3 +220,21 @@ fn refuse_exposed(_: &File, _: &Path) -> Result<(), LoadError> {
 
 /// The accepted kinds of a node's key.
 const ALLOWED: &str = "Ed25519, ECDSA P-256 or P-384, or RSA of 2048 to 8192 bits";
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_root_may_be_read_by_its_group_and_any_other_by_its_owner_alone() {
+        const SOMEBODY: u32 = 1_000;
+        for (mode, owner) in [(0o600, SOMEBODY), (0o400, 0), (0o440, 0), (0o640, 0)] {
+            assert!(!is_exposed(mode, owner), "{mode:o} {owner}");
+        }
+        for (mode, owner) in
+            [(0o440, SOMEBODY), (0o640, SOMEBODY), (0o660, 0), (0o644, 0), (0o604, 0), (0o450, 0)]
+        {
+            assert!(is_exposed(mode, owner), "{mode:o} {owner}");
+        }
+    }
+}

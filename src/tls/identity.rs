@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn refuses_a_key_that_others_may_use() {
         let (_directory, certificate, key) = files();
-        for mode in [0o640, 0o604, 0o620, 0o777] {
+        for mode in [0o644, 0o604, 0o620, 0o777] {
             fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
             let error = Identity::from_pem_files(&certificate, &key).unwrap_err().to_string();
             let fix = format!("(mode {mode:o}); run: chmod 600 {}", key.display());

@@ -258,6 +258,9 @@ pub use protocol::{
     time::Time,
     write::{Write, WriteError},
 };
+/// The release of ractor on which a node's actors are built: messages and references of another one do not fit.
+#[doc(no_inline)]
+pub use ractor;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -847,6 +847,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_state_is_called_as_in_the_library() {
+        use PeerState::{Dead, Left, Live, Suspect, Unheard, Unreachable};
+        for state in [Unheard, Live, Suspect, Unreachable, Dead, Left] {
+            assert_eq!(State::from(state).as_str(), state.as_str());
+        }
+    }
+
+    #[test]
     fn refuses_a_request_that_it_does_not_know() {
         assert!(serde_json::from_str::<Line>(r#"{"v":1,"do":"explode"}"#).is_err());
         assert!(serde_json::from_str::<Line>(r#"{"v":1,"do":"set","key":"k"}"#).is_err());

@@ -112,7 +112,7 @@ mod tests {
         let renewed = issue(&new, "a");
         renewed.save(directory.path(), Existing::Replace).unwrap();
         assert_eq!(*load_node(directory.path()).certificate(), renewed.certificate);
-        let roots = Roots::from_pem_file(&directory.path().join(file::ROOTS)).unwrap();
+        let roots = Roots::from_pem_file(directory.path().join(file::ROOTS)).unwrap();
         assert_eq!(roots.certificates(), [old.certificate().clone()]);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
     }

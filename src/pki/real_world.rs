@@ -334,8 +334,8 @@ impl Files {
     }
 
     fn load(&self) -> Result<(Identity, Roots), LoadError> {
-        let identity = Identity::from_pem_files(&self.path("node.pem"), &self.path("node.key"))?;
-        Ok((identity, Roots::from_pem_file(&self.path("roots.pem"))?))
+        let identity = Identity::from_pem_files(self.path("node.pem"), self.path("node.key"))?;
+        Ok((identity, Roots::from_pem_file(self.path("roots.pem"))?))
     }
 }
 

@@ -241,7 +241,7 @@ mod tests {
 
     /// Whether nodes with the roots of the directory accept these.
     fn accepted(directory: &Path, issued: &[&Issued]) -> Vec<bool> {
-        let roots = Roots::from_pem_file(&directory.join(file::ROOTS)).unwrap();
+        let roots = Roots::from_pem_file(directory.join(file::ROOTS)).unwrap();
         let accepts = |issued: &&Issued| {
             let (certificate, key) = (issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes());
             roots.check(&Identity::from_pem(certificate, key).unwrap(), Clock::wall()).is_ok()

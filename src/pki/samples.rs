@@ -29,6 +29,5 @@ pub(super) fn issue(ca: &Authority, node: &str) -> Issued {
 }
 
 pub(super) fn load_node(directory: &Path) -> Identity {
-    Identity::from_pem_files(&directory.join(file::CERTIFICATE), &directory.join(file::KEY))
-        .unwrap()
+    Identity::from_pem_files(directory.join(file::CERTIFICATE), directory.join(file::KEY)).unwrap()
 }

@@ -133,6 +133,31 @@ pub enum Event {
     Error(Problem),
 }
 
+impl Event {
+    /// The node that the event is about: the owner of the key, or the member. `None` for events of a whole datacenter,
+    /// and for problems.
+    #[must_use]
+    pub const fn peer(&self) -> Option<&NodeId> {
+        match self {
+            Self::NewPeer { peer }
+            | Self::PeerChanged { peer, .. }
+            | Self::PeerLive { peer, .. }
+            | Self::PeerSuspect { peer, .. }
+            | Self::PeerDead { peer, .. }
+            | Self::PeerLeft { peer, .. }
+            | Self::PeerForgotten { peer }
+            | Self::PeerReturned { peer, .. }
+            | Self::PeerRemoved { peer, .. }
+            | Self::PeerRevoked { peer, .. }
+            | Self::Updated { peer, .. }
+            | Self::Deleted { peer, .. } => Some(peer),
+            Self::DatacenterUnreachable { .. }
+            | Self::DatacenterReachable { .. }
+            | Self::Error(_) => None,
+        }
+    }
+}
+
 /// A problem that an operator should see.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -1,5 +1,7 @@
 //! The state of a peer.
 
+use std::fmt;
+
 use super::{id::Generation, time::Time};
 
 /// The state of a peer.
@@ -26,6 +28,25 @@ impl PeerState {
     #[must_use]
     pub const fn is_live(self) -> bool {
         matches!(self, Self::Live | Self::Suspect)
+    }
+
+    /// Its name in lower case, as the program prints it; a peer that was not heard yet is `joining`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unheard => "joining",
+            Self::Live => "live",
+            Self::Suspect => "suspect",
+            Self::Unreachable => "unreachable",
+            Self::Dead => "dead",
+            Self::Left => "left",
+        }
+    }
+}
+
+impl fmt::Display for PeerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

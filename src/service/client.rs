@@ -15,8 +15,8 @@
 //! #     1: call Level -> Option<u32>, idempotent;
 //! # }
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let identity = ClientIdentity::from_pem_files("till.pem".as_ref(), "till.key".as_ref())?;
-//! let roots = Roots::from_pem_file("roots.pem".as_ref())?;
+//! let identity = ClientIdentity::from_pem_files("till.pem", "till.key")?;
+//! let roots = Roots::from_pem_file("roots.pem")?;
 //! let hosts = ["a.example:7101", "b.example:7101"];
 //! let client = Client::connect(hosts, identity, roots, ClientOptions::default()).await?;
 //! let level = client.service::<Stock>().call(Level("tea".into())).await?;

@@ -35,7 +35,10 @@ impl Identity {
     /// # Errors
     /// [`LoadError`], naming the file; for example if others than the owner may read the key file,
     /// if key and certificate do not match, or if the certificate has expired.
-    pub fn from_pem_files(certificate: &Path, key: &Path) -> Result<Self, LoadError> {
+    pub fn from_pem_files(
+        certificate: impl AsRef<Path>,
+        key: impl AsRef<Path>,
+    ) -> Result<Self, LoadError> {
         Self::from_pem_files_named(certificate, key, &Naming::default())
     }
 
@@ -45,10 +48,11 @@ impl Identity {
     /// # Errors
     /// As [`Identity::from_pem_files`].
     pub fn from_pem_files_named(
-        certificate: &Path,
-        key: &Path,
+        certificate: impl AsRef<Path>,
+        key: impl AsRef<Path>,
         naming: &Naming,
     ) -> Result<Self, LoadError> {
+        let (certificate, key) = (certificate.as_ref(), key.as_ref());
         let now = Clock::wall();
         let chain = read(certificate, Audience::Anyone)
             .and_then(|pem| chain_from_pem(&pem))

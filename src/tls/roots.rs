@@ -47,7 +47,8 @@ impl Roots {
     ///
     /// # Errors
     /// [`LoadError`], naming the file, if it contains none, or one that may not sign others.
-    pub fn from_pem_file(path: &Path) -> Result<Self, LoadError> {
+    pub fn from_pem_file(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        let path = path.as_ref();
         read(path, Audience::Anyone)
             .and_then(|pem| Self::from_pem(&pem))
             .map_err(|e| e.in_file(path))

@@ -46,7 +46,11 @@ impl ClientIdentity {
     ///
     /// # Errors
     /// As [`Identity::from_pem_files`](super::Identity::from_pem_files), except for the name.
-    pub fn from_pem_files(certificate: &Path, key: &Path) -> Result<Self, LoadError> {
+    pub fn from_pem_files(
+        certificate: impl AsRef<Path>,
+        key: impl AsRef<Path>,
+    ) -> Result<Self, LoadError> {
+        let (certificate, key) = (certificate.as_ref(), key.as_ref());
         let chain =
             read(certificate, Audience::Anyone).map_err(|error| error.in_file(certificate))?;
         let key_pem = read(key, Audience::OwnerOnly).map_err(|error| error.in_file(key))?;

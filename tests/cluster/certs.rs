@@ -72,7 +72,7 @@ async fn try_it(
 ) -> Option<String> {
     let to: SocketAddr = node.addresses()[0].parse().unwrap();
     let identity = identity(&dir.join(name));
-    let roots = Roots::from_pem_file(&dir.join("roots.pem")).unwrap();
+    let roots = Roots::from_pem_file(dir.join("roots.pem")).unwrap();
     // The attacker accepts whoever answers.
     let host = Host::Uri("spiffe://demo/eu/good".to_owned());
     let mut tls = rustls_visit(&identity, roots, host, Verdict::default()).unwrap();
@@ -90,8 +90,8 @@ async fn try_it(
 
 async fn node(dir: &Path) -> Gossipmonger {
     let good = dir.join("good");
-    let identity = Identity::from_pem_files(&good.join("node.pem"), &good.join("node.key"));
-    let roots = Roots::from_pem_file(&dir.join("roots.pem")).unwrap();
+    let identity = Identity::from_pem_files(good.join("node.pem"), good.join("node.key"));
+    let roots = Roots::from_pem_file(dir.join("roots.pem")).unwrap();
     let transport = Arc::new(QuicNetwork::new(identity.unwrap(), roots).unwrap());
     let mut config = Start::quic(transport).local();
     config.quic.handshakes_per_source = 1_000;

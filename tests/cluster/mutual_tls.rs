@@ -623,8 +623,8 @@ fn openssl_node(directory: &Path, kind: &str, node: &str) -> Tls {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let file = |extension| directory.join(node).with_extension(extension);
-    let identity = Identity::from_pem_files(&file("pem"), &file("key")).unwrap();
-    let roots = Roots::from_pem_file(&directory.join("roots.pem")).unwrap();
+    let identity = Identity::from_pem_files(file("pem"), file("key")).unwrap();
+    let roots = Roots::from_pem_file(directory.join("roots.pem")).unwrap();
     roots.check(&identity, now()).unwrap();
     Tls::new(identity, roots).unwrap()
 }

@@ -47,7 +47,7 @@ async fn two(naming: &Naming) -> (Vec<Gossipmonger>, Offer) {
         let directory = tempfile::tempdir().unwrap();
         issued.save(directory.path(), Existing::Refuse).unwrap();
         let at = |name| directory.path().join(name);
-        let identity = Identity::from_pem_files_named(&at("node.pem"), &at("node.key"), naming);
+        let identity = Identity::from_pem_files_named(at("node.pem"), at("node.key"), naming);
         let identity = identity.unwrap();
         let roots = Roots::from_pem(issued.roots_pem.as_bytes()).unwrap();
         let mut config = Start::new(identity, roots).unwrap().local();

@@ -260,8 +260,8 @@ async fn lets_nodes_with_chains_made_by_openssl_in() {
                 .unwrap();
             assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
             let file = |extension| directory.path().join(name).with_extension(extension);
-            let identity = Identity::from_pem_files(&file("pem"), &file("key")).unwrap();
-            let roots = Roots::from_pem_file(&directory.path().join("roots.pem")).unwrap();
+            let identity = Identity::from_pem_files(file("pem"), file("key")).unwrap();
+            let roots = Roots::from_pem_file(directory.path().join("roots.pem")).unwrap();
             let mut config = Start::new(identity, roots).unwrap().local();
             config.seeds = nodes.iter().flat_map(|node| node.addresses().to_vec()).collect();
             nodes.push(spawn(config).await.unwrap().0);

@@ -32,6 +32,25 @@ fn every_future_of_the_handle_can_move_between_threads() {
     let _ = all;
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_event_names_its_peer_and_a_state_has_a_name() {
+    let lab = Lab::default();
+    let a = lab.spawn("a", &[]).await;
+    let mut events = a.subscribe();
+    let b = lab.spawn("b", &["a"]).await;
+    loop {
+        let event = events.next().await.unwrap();
+        assert_eq!(event.peer(), Some(b.node()), "{event:?}");
+        if let Event::PeerLive { .. } = event {
+            break;
+        }
+    }
+    let state = a.snapshot().member(b.node()).unwrap().state;
+    assert_eq!((state.as_str(), format!("{state:>6}").as_str()), ("live", "  live"));
+    let unreachable = Event::DatacenterUnreachable { datacenter: a.datacenter().clone() };
+    assert_eq!(unreachable.peer(), None);
+}
+
 // C1 C2
 #[tokio::test(start_paused = true)]
 async fn the_same_value_takes_no_version() {

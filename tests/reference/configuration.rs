@@ -149,7 +149,7 @@ fn defaults() -> BTreeMap<String, String> {
         match line.split_once(": ") {
             // What passes in a second has no table of its own in the file.
             Some((table, begins)) if begins.ends_with(" {") => {
-                tables.push(Some(table.to_owned()).filter(|t| t != "rates"))
+                tables.push(Some(table.to_owned()).filter(|t| t != "rates"));
             }
             Some((key, value)) => {
                 let path =

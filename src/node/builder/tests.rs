@@ -70,7 +70,7 @@ fn refuses_a_certificate_of_another_cluster_and_names_the_file() {
     fs::copy(place.path("other/a/roots.pem"), place.path("a/roots.pem")).unwrap();
     refuses(place.builder(), &["a/node.pem", "its own roots refuse the certificate"]);
     let (identity, _) = place.identity();
-    let roots = Roots::from_pem_file(&place.path("other/a/roots.pem")).unwrap();
+    let roots = Roots::from_pem_file(place.path("other/a/roots.pem")).unwrap();
     refuses(Gossipmonger::builder().identity(identity, roots), &["its own roots refuse"]);
 }
 

@@ -27,6 +27,7 @@ mod reload;
 pub(crate) mod renewal;
 mod server;
 mod settings;
+mod setup;
 mod spool;
 mod spread;
 mod tail;
@@ -58,6 +59,7 @@ use self::{
     renewal::Renewal,
     server::{Agent, Server},
     settings::{Credentials, Settings},
+    setup::Setup,
     waiting::Ready,
 };
 use super::error::{CliError, Exit};
@@ -70,12 +72,15 @@ pub(crate) struct Args {
     /// Checks what the start would check, and ends with its exit code. Binds no port of the cluster and changes nothing.
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    setup: Setup,
 }
 
 pub(crate) fn run(dir: &Path, args: Args) -> Result<(), CliError> {
     if args.check {
         return check::check(dir, &args.flags);
     }
+    args.setup.prepare(dir)?;
     run_with(dir, args.flags, None)
 }
 

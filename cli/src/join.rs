@@ -60,6 +60,33 @@ pub(crate) struct Args {
 
 pub(crate) fn run(dir: Option<&Path>, args: Args) -> Result<(), CliError> {
     let dir = dir.ok_or_else(|| CliError::usage("say where: --dir DIR is needed here"))?;
+    let joined = fill(dir, &args)?;
+    tell(dir, &joined, args.json)
+}
+
+/// As the command, for an agent that starts then.
+pub(crate) fn prepare(
+    dir: &Path,
+    token: &str,
+    seed: &str,
+    node: Option<NodeId>,
+    datacenter: Option<Datacenter>,
+) -> Result<(), CliError> {
+    let args = Args {
+        token: token.to_owned(),
+        seed: seed.to_owned(),
+        node,
+        datacenter,
+        listen: Vec::new(),
+        advertise: Vec::new(),
+        key: Key::default(),
+        json: false,
+    };
+    let joined = fill(dir, &args)?;
+    output::lines(&format!("{}\nwritten to   {}", joined.issued.certificate, dir.display()))
+}
+
+fn fill(dir: &Path, args: &Args) -> Result<Joined, CliError> {
     let token: Token = read_token(&args.token)?.parse().map_err(CliError::usage)?;
     let seed = Seed::parse(&args.seed)?;
     let asked = Asked {
@@ -69,10 +96,10 @@ pub(crate) fn run(dir: Option<&Path>, args: Args) -> Result<(), CliError> {
     };
     let mut place = Place::claim(dir)?;
     let joined = Runtime::new()?.block_on(issuer::join(&token, &seed.host, &asked))?;
-    let config = configuration(&args, &seed, &token, &joined);
+    let config = configuration(args, &seed, &token, &joined);
     place.write(&joined, &config)?;
     place.keep();
-    tell(dir, &joined, args.json)
+    Ok(joined)
 }
 
 /// clap does not parse the token: its message would repeat the secret.

@@ -402,3 +402,50 @@ fn copy(from: &Path, to: &Path) {
         fs::copy(from.join(file), to.join(file)).unwrap();
     }
 }
+
+#[test]
+fn six_commands_make_a_cluster_of_three_with_a_web_view() {
+    let cluster = Cluster::new();
+    let (gossip, http) = (free_ports().0, free_ports().1);
+    let (gossip, http) = (format!("127.0.0.1:{gossip}"), format!("127.0.0.1:{http}"));
+    for name in ["a", "b", "c"] {
+        fs::create_dir(cluster.dir(name)).unwrap();
+    }
+    let create = ["--create", "shop", "--listen", &gossip, "--http", &http];
+    let a = cluster.start("a", &create);
+    assert_eq!(a.json(&["info"])["cluster"], "shop");
+    let token = a.run(&["token", "create", "--uses", "2"]).succeeded().out;
+    let token = format!("{}@{gossip}", token.lines().last().unwrap());
+    let b = cluster.start("b", &["--join", &token]);
+    let c = cluster.start("c", &["--join", &token, "--datacenter", "us"]);
+    for agent in [&a, &b, &c] {
+        agent.awaits("a", "live");
+        agent.awaits("b", "live");
+        agent.awaits("c", "live");
+    }
+    let us = c.json(&["members", "--datacenter", "us"]);
+    assert_eq!((us[0]["node"].as_str(), us.as_array().map(Vec::len)), (Some("c"), Some(1)));
+    assert!(a.run(&["web"]).succeeded().out.starts_with(&format!("http://{http}/#token=")));
+    // The same commands start the same nodes again, with or without what was for the first start.
+    a.stop();
+    c.stop();
+    let a = cluster.start("a", &create);
+    let c = cluster.start("c", &["--join", &token, "--datacenter", "us"]);
+    c.awaits("a", "live");
+    a.awaits("c", "live");
+    a.run(&["token", "create"]).succeeded();
+}
+
+#[test]
+fn the_first_start_refuses_what_it_cannot_make() {
+    let cluster = Cluster::of(&["a"]);
+    fs::create_dir(cluster.dir("NO NAME")).unwrap();
+    fs::create_dir(cluster.dir("b")).unwrap();
+    let agent = |flags: &[&str]| cluster.run(&[&["agent"], flags].concat());
+    agent(&["--dir", "NO NAME", "--create", "shop"]).failed(2, &["--node NAME"]);
+    agent(&["--dir", "b", "--join", "x"]).failed(2, &["TOKEN@HOST"]);
+    agent(&["--dir", "b", "--join", "x@127.0.0.1"]).failed(2, &["token"]);
+    agent(&["--dir", "b", "--create", "x", "--join", "x@127.0.0.1"]).failed(2, &["cannot be used"]);
+    agent(&["--dir", "a", "--node", "b"]).failed(2, &["--create or --join"]);
+    assert!(!cluster.dir("b").join("node.pem").exists());
+}

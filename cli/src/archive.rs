@@ -1,12 +1,7 @@
 //! `debug`: one archive with what a person needs who looks for a fault, and without secrets: no private key, no token, and
 //! no value of any key.
 
-use std::{
-    fs::OpenOptions,
-    os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
-    time::UNIX_EPOCH,
-};
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::PathBuf, time::UNIX_EPOCH};
 
 use gossipmonger::{Foreign, protocol::id::NodeId};
 use serde_json::Value;

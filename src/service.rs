@@ -74,6 +74,7 @@ mod job;
 mod listed;
 #[cfg(feature = "cluster")]
 pub mod mesh;
+mod maintenance;
 mod messages;
 mod notify;
 mod offer;

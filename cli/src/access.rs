@@ -64,6 +64,7 @@ impl Request {
             Self::Query { .. } => ("query", Needs::Role(Role::Admin)),
             Self::Delete { .. } => ("delete", Needs::Role(Role::Admin)),
             Self::ChangeTags { .. } => ("change_tags", Needs::Role(Role::Admin)),
+            Self::Maintain { .. } => ("maintain", Needs::Role(Role::Admin)),
             Self::Remove { .. } => ("remove", Needs::Role(Role::Admin)),
             Self::Revoke { .. } => ("revoke", Needs::Role(Role::Admin)),
             Self::Reload => ("reload", Needs::Role(Role::Admin)),
@@ -154,6 +155,7 @@ pub(crate) mod tests {
     pub(crate) fn request(name: &str) -> Request {
         let request = match name {
             "set" => json!({"do": name, "key": "k", "value": "v"}),
+            "maintain" => json!({"do": name, "on": true}),
             "monitor" => json!({"do": name, "level": "debug"}),
             "await" => json!({"do": name, "version": 1, "wait": "all", "within_ms": 1}),
             "event" | "query" => json!({"do": name, "name": "n", "value": ""}),

@@ -141,6 +141,8 @@ pub(crate) enum Request {
     /// Done: [`Tags`].
     ChangeTags { set: BTreeMap<String, String>, delete: Vec<String> },
     /// Done: [`Nothing`].
+    Maintain { on: bool },
+    /// Done: [`Nothing`].
     Remove { node: NodeId },
     /// Done: [`Reloaded`].
     Reload,
@@ -257,6 +259,9 @@ pub(crate) struct MemberView {
     pub(crate) not_after: Option<Foreign>,
     /// The certificate must be renewed soon.
     pub(crate) expires_soon: bool,
+    /// Its services take no new calls: it is in maintenance, or is about to end.
+    #[serde(default)]
+    pub(crate) draining: bool,
 }
 
 /// What is thought of a node.
@@ -630,8 +635,9 @@ impl Blame {
     }
 }
 
-impl From<Member> for MemberView {
-    fn from(member: Member) -> Self {
+impl MemberView {
+    /// `draining`: whether its services take no new calls.
+    pub(crate) fn new(member: Member, draining: bool) -> Self {
         let expires_soon = member.expires_soon(Clock::wall());
         Self {
             node: member.node,
@@ -647,6 +653,7 @@ impl From<Member> for MemberView {
             expires_soon,
             tags: member.tags,
             local: member.local,
+            draining,
         }
     }
 }

@@ -1,9 +1,9 @@
-//! `leave`, `tags` and `reload`: commands that change the node itself.
+//! `leave`, `drain`, `tags` and `reload`: commands that change the node itself.
 
 use std::{collections::BTreeMap, path::Path, thread, time::Duration};
 
 use super::{
-    admin::{Left, Reloaded, Request, Tags},
+    admin::{Left, Nothing, Reloaded, Request, Tags},
     agent::directory::Lock,
     client,
     error::CliError,
@@ -15,6 +15,22 @@ use super::{
 /// Take this node out of the cluster for good and end the agent. It starts again only with --rejoin.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Leave {
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Begin maintenance: callers go to other nodes, until `undrain` or the next start. The node stays a member.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Drain {
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// End maintenance: callers come back.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Undrain {
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -63,6 +79,20 @@ pub(crate) fn leave(agent: &Target, args: &Leave) -> Result<(), CliError> {
         return output::json(&left);
     }
     output::line(&format!("left the cluster; acknowledged by {} of the others", left.acknowledged))
+}
+
+pub(crate) fn drain(agent: &Target, args: &Drain) -> Result<(), CliError> {
+    maintain(agent, true, args.json)
+}
+
+pub(crate) fn undrain(agent: &Target, args: &Undrain) -> Result<(), CliError> {
+    maintain(agent, false, args.json)
+}
+
+/// For people it prints nothing: success is silent.
+fn maintain(agent: &Target, on: bool, json: bool) -> Result<(), CliError> {
+    let done: Nothing = client::call(agent, Request::Maintain { on })?;
+    if json { output::json(&done) } else { Ok(()) }
 }
 
 pub(crate) fn reload(agent: &Target, args: &Reload) -> Result<(), CliError> {

@@ -62,9 +62,12 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("token list", &["--dir a token list"]),
     ("token revoke", &["--dir a token revoke 5f1c"]),
     ("join", &["join TOKEN 10.0.0.1 --dir b"]),
+    ("drain", &["--dir a drain"]),
+    ("undrain", &["--dir a undrain"]),
     (
         "agent",
         &[
+            "agent --dir a --check",
             "agent --dir a --listen 127.0.0.1:7101 --seed 127.0.0.1:7201",
             "agent --dir a --listen 0.0.0.0:7101 --advertise a.example:7101 --preset wan --issuer pki",
         ],

@@ -116,6 +116,8 @@ enum Command {
     Rtt(paths::Rtt),
     Reachability(paths::Reachability),
     Remove(members::Remove),
+    Drain(control::Drain),
+    Undrain(control::Undrain),
     Reload(control::Reload),
     Leave(control::Leave),
     /// Start a cluster on loopback, to look at.
@@ -171,6 +173,8 @@ impl Command {
             | Self::Rtt(_)
             | Self::Reachability(_)
             | Self::Remove(_)
+            | Self::Drain(_)
+            | Self::Undrain(_)
             | Self::Reload(_)
             | Self::Leave(_) => true,
         }
@@ -236,6 +240,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Web(args) => web::web(agent, &args),
         Command::Rtt(args) => paths::rtt(agent, args),
         Command::Reachability(args) => paths::reachability(agent, &args),
+        Command::Drain(args) => control::drain(agent, &args),
+        Command::Undrain(args) => control::undrain(agent, &args),
         Command::Remove(args) => members::remove(agent, args),
         Command::Reload(args) => control::reload(agent, &args),
         Command::Leave(args) => control::leave(agent, &args),

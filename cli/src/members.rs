@@ -172,7 +172,7 @@ fn row(member: &MemberView) -> [String; 9] {
     [
         format!("{}{mine}", member.node),
         member.datacenter.to_string(),
-        member.state.as_str().to_owned(),
+        format!("{}{}", member.state.as_str(), if member.draining { ", draining" } else { "" }),
         suspicion(member.phi),
         output::cell(member.address.as_ref().map_or("-", Foreign::unescaped)),
         member.version.to_string(),

@@ -14,9 +14,11 @@ use super::{
 /// Print the address of the agent's web view, with the token that opens it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The agent serves the view where --http (or the key http) says, for example:
-  gossipmonger agent --dir a --http 127.0.0.1:7180
-  gossipmonger --dir a web")]
+The agent serves the view where its flag --http (or the key http) says.
+
+Examples:
+  gossipmonger --dir a web
+  gossipmonger --dir a web --token ops")]
 pub(crate) struct Web {
     /// Which token of the agent's file of tokens.
     #[arg(long, value_name = "NAME", default_value = WEB)]

@@ -69,7 +69,7 @@ fn values(
 ) -> Vec<(&'static str, String)> {
     let [certificate, key, roots] = settings.credential_files(dir);
     let doors = settings.issuer(dir).map(|_| settings.issuer_listen(&config.listen));
-    let clients = settings.clients_by_uri();
+    let (clients, http) = (settings.clients_by_uri(), settings.http(dir));
     let mut values = vec![
         ("preset", started.preset.shown()),
         ("certificate", certificate.as_path().shown()),
@@ -86,6 +86,10 @@ fn values(
                 .map_or_else(|| "memory".to_owned(), |path| path.as_path().shown()),
         ),
         ("metrics", started.metrics.shown()),
+        ("http", started.http.shown()),
+        ("http_tls", http.as_ref().map(|terms| terms.tls).shown()),
+        ("http_tokens", http.as_ref().map(|terms| terms.tokens.as_path()).shown()),
+        ("http_metrics_public", http.as_ref().map(|terms| terms.public_metrics).shown()),
         ("log", settings.log().to_owned()),
         ("log_format", started.log_format.unwrap_or_default().shown()),
         ("clients", clients.shown()),

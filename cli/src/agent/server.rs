@@ -2,7 +2,7 @@
 //! handled by the same code: see [`desk`](super::desk).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, ErrorKind},
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
@@ -498,8 +498,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     }
 
     async fn members(&mut self, agent: &Agent) -> io::Result<()> {
+        let offered = agent.node.offered().into_iter().filter(|offer| offer.draining);
+        let draining: BTreeSet<_> = offered.map(|offer| offer.node).collect();
         for member in agent.node.snapshot().members() {
-            self.item(&MemberView::from(member)).await?;
+            let draining = draining.contains(&member.node);
+            self.item(&MemberView::new(member, draining)).await?;
         }
         self.done().await
     }
@@ -751,6 +754,10 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
         }
         Request::Remove { node: peer } => {
             node.remove(&peer)?;
+            line(Nothing {})
+        }
+        Request::Maintain { on } => {
+            node.set_maintenance(on).await.map_err(CliError::failed)?;
             line(Nothing {})
         }
         Request::Reload => line(agent.reloader.reload().await?),

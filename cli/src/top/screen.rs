@@ -127,7 +127,7 @@ fn cells(cluster: &Cluster, member: &MemberView) -> Vec<Line<'static>> {
     let soon = if member.expires_soon { Color::Yellow } else { Color::Reset };
     vec![
         Line::from(format!("  {}{}", member.node, if member.local { "*" } else { "" })),
-        Line::styled(format!("{mark} {}", member.state.as_str()), color),
+        Line::styled(format!("{mark} {}", state(member)), color),
         member.phi.map_or_else(|| Line::from("-"), |phi| terminal::bar(phi, cluster.dead_peer_phi)),
         Line::from(cluster.rtt(member)),
         Line::from(format!("{:>7}", member.version.0)),
@@ -135,6 +135,13 @@ fn cells(cluster: &Cluster, member: &MemberView) -> Vec<Line<'static>> {
         Line::styled(expires.chars().take(EXPIRES_CHARS).collect::<String>(), soon),
         Line::from(output::or_dash(member.address.as_ref())),
     ]
+}
+
+fn state(member: &MemberView) -> &'static str {
+    match member.state {
+        State::Live if member.draining => "draining",
+        state => state.as_str(),
+    }
 }
 
 /// The members that fit, by datacenter and name, preferring those in trouble; and how many do not fit.
@@ -211,6 +218,7 @@ mod tests {
             local: node == "a",
             not_after: Some("2027-01-01T00:00:00Z".into()),
             expires_soon: false,
+            draining: false,
         }
     }
 

@@ -339,6 +339,7 @@ impl Cluster {
             "get" => &["get", "a", "color"],
             "list" => &["get", "a"],
             "why" => &["why", "b"],
+            "maintain" => &["drain"],
             "paths" => &["rtt"],
             "rtt" => &["rtt", "nobody"],
             "callers" => &["services", "--callers"],

@@ -100,6 +100,36 @@ fn says_which_node_takes_no_new_calls() {
 }
 
 #[test]
+fn maintenance_keeps_callers_away_and_ends() {
+    let cluster = Cluster::of(&["a", "b"]);
+    cluster.client("alice", "watch");
+    let a = cluster.start("a", &[]);
+    cluster.by(&a, "alice", &["drain"]).failed(2, &["role watch may not maintain"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (node, _offer) = runtime.block_on(program(&cluster, "b", &a.address()));
+    let verdict = || a.json(&["why", "stock/2"])[0]["verdict"].clone();
+    eventually("a lists the offer", || a.run(&["why", "stock/2"]).code == 0);
+    runtime.block_on(node.set_maintenance(true)).unwrap();
+    eventually("b is not picked", || verdict() == "draining");
+    // What is called by its name is answered all the same.
+    a.run(&["call", "b", "stock", "1", "/dev/null"]).succeeded();
+    runtime.block_on(node.set_maintenance(false)).unwrap();
+    eventually("b is picked again", || verdict() == "picked");
+
+    let draining = || a.json(&["members", "--node", "a"])[0]["draining"].clone();
+    assert_eq!(draining(), Value::Bool(false));
+    a.run(&["drain"]).succeeded();
+    eventually("a drains", || draining() == Value::Bool(true));
+    assert!(a.run(&["members", "--node", "a"]).succeeded().out.contains("live, draining"));
+    a.run(&["query", "rack"]).succeeded();
+    assert_eq!(a.json(&["drain"]), json!({}), "once more");
+    a.run(&["undrain"]).succeeded();
+    eventually("a does not drain", || draining() == Value::Bool(false));
+    runtime.block_on(node.shutdown());
+    eventually("b has ended", || runtime.block_on(node.set_maintenance(true)).is_err());
+}
+
+#[test]
 fn calls_a_method_with_bytes_and_says_why_not() {
     let cluster = Cluster::of(&["a", "b"]);
     let a = cluster.start("a", &[]);

@@ -57,13 +57,14 @@ fn members_have_a_stable_shape() {
         "local",
         "not_after",
         "expires_soon",
+        "draining",
     ] {
         let at = rest.find(&format!("\"{key}\":")).unwrap_or_else(|| panic!("{key} in {out}"));
         rest = &rest[at..];
     }
     let members: Value = serde_json::from_str(&out).unwrap();
     let member = &members[0];
-    assert_eq!(member.as_object().unwrap().len(), 13);
+    assert_eq!(member.as_object().unwrap().len(), 14);
     assert_eq!(member["node"], "a");
     assert_eq!(member["datacenter"], "eu");
     assert_eq!(member["state"], "live");

@@ -84,7 +84,10 @@ struct Announced {
 /// What is announced beside the offers.
 #[derive(Debug, Default)]
 struct Offering {
+    /// The node ends.
     draining: bool,
+    /// An operator wants no new calls here.
+    maintained: bool,
     /// How often each service was offered.
     epochs: BTreeMap<ServiceId, u32>,
     /// How often the offers have changed.
@@ -326,6 +329,16 @@ impl Services {
         (offering.changes, announced.chain(self.exposed.close()).collect())
     }
 
+    /// Whether other nodes are to prefer other providers, which is to be announced; returns the number of the change.
+    pub(crate) fn maintain(&self, on: bool) -> u64 {
+        let mut offering = self.offering();
+        if offering.maintained != on {
+            offering.maintained = on;
+            offering.changes += 1;
+        }
+        offering.changes
+    }
+
     /// Waits until this node takes no new requests.
     pub(crate) async fn drains(&self) {
         self.drains.wait().await;
@@ -346,7 +359,7 @@ impl Services {
         let offering = self.offering();
         let offers = self.offers.load();
         let offers: Vec<_> = offers.values().map(|entry| entry.announced.clone()).collect();
-        let draining = offering.draining && !offers.is_empty();
+        let draining = (offering.draining || offering.maintained) && !offers.is_empty();
         (offering.changes, Manifest { draining, offers })
     }
 

@@ -1,9 +1,5 @@
 //! A node whose figures a program of its own serves: they are published to the `metrics` facade, and a recorder for
 //! Prometheus renders them.
-//!
-//! ```text
-//! cargo run --example metrics --features metrics
-//! ```
 
 use std::time::Duration;
 

@@ -175,7 +175,7 @@
 //! # Features
 //!
 //! No feature is on by default. `redb` adds a store in a file; `config-file` reads the `gossipmonger.toml` in a node's
-//! directory; `issuer` issues certificates by token and renews them; `testkit` adds what tests need: `testkit` runs
+//! directory; `issuer` issues certificates by token and renews them; `metrics` publishes a node's figures to the `metrics` facade; `testkit` adds what tests need: `testkit` runs
 //! your services on several nodes in one process, in virtual time (`docs/testkit.md` in the repository is the guide),
 //! and [`service::frozen`](mod@service#functions) keeps the messages of a service as they were released; `sim` is a
 //! simulator of whole clusters, which has no semantic versioning and runs the machines. The program `gossipmonger` is a

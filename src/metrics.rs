@@ -25,3 +25,14 @@ pub use self::{
     sample::{Histogram, Sample, Value},
     series::{Kind, Series, series},
 };
+
+#[cfg(not(feature = "metrics"))]
+impl crate::node::Gossipmonger {
+    /// Without the feature `metrics` a call of it does not compile, and the compiler names the feature.
+    #[doc(hidden)]
+    pub fn publish_metrics<F>(&self)
+    where
+        (F,): crate::node::features::Facade,
+    {
+    }
+}

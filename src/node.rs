@@ -10,7 +10,7 @@ pub(crate) mod cuts;
 mod diagnostics;
 mod ending;
 pub(crate) mod error;
-mod features;
+pub(crate) mod features;
 pub(crate) mod host;
 mod lag;
 mod leaving;

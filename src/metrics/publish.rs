@@ -124,3 +124,51 @@ fn describe() {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ::metrics::with_local_recorder;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::{
+        Config,
+        net::memory::MemoryNetwork,
+        protocol::id::{ClusterId, Datacenter, NodeId},
+        tls::PeerName,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_recorder_gets_each_duration_once_and_each_help_text() {
+        let name = PeerName {
+            cluster: ClusterId::new("test").unwrap(),
+            datacenter: Datacenter::new("eu").unwrap(),
+            node: NodeId::new("a").unwrap(),
+        };
+        let place = MemoryNetwork::default().place();
+        let (node, running) = Gossipmonger::spawn(Config::new(&name), place).await.unwrap();
+        node.set("key", "value").await.unwrap();
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let publisher = Publisher::new(node.clone());
+        let commits = "gossipmonger_store_commit_duration_seconds";
+        let count = || {
+            with_local_recorder(&recorder, || publisher.publish());
+            let page = recorder.handle().render();
+            let line = format!("{commits}_count ");
+            let found = page.lines().find_map(|said| said.strip_prefix(&line).map(str::to_owned));
+            (found.unwrap().parse::<u64>().unwrap(), page)
+        };
+        node.shutdown().await;
+        running.await.unwrap();
+        let (first, page) = count();
+        assert!(first > 0, "{page}");
+        assert_eq!(count().0, first);
+        for line in [
+            "gossipmonger_members{state=\"live\",datacenter=\"eu\"} 1".to_owned(),
+            "# TYPE gossipmonger_exchanges_failed_total counter".to_owned(),
+            format!("# HELP {commits} "),
+        ] {
+            assert!(page.contains(&line), "{line} is missing in {page}");
+        }
+    }
+}

@@ -40,3 +40,13 @@ const _: () =
     note = "add it where you depend on gossipmonger: features = [\"redb\"]"
 )]
 pub trait StoreInFile {}
+
+/// What `Gossipmonger::publish_metrics` asks for where there is no facade to publish to.
+#[cfg(not(feature = "metrics"))]
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`publish_metrics` needs gossipmonger's feature `metrics`",
+    label = "nothing is published to the `metrics` facade without it",
+    note = "add it where you depend on gossipmonger: features = [\"metrics\"]"
+)]
+pub trait Facade {}

@@ -45,6 +45,13 @@ fn main() {
 }
 """
 
+PUBLISHED = """
+pub fn publish(node: &gossipmonger::Gossipmonger) {
+    node.publish_metrics();
+}
+fn main() {}
+"""
+
 # Name: cargo's command, features of ours and of ractor, the program, what is said. The first words of the whole output are those of the
 # first error, if they are given.
 CASES = {
@@ -61,6 +68,9 @@ CASES = {
     ]),
     "a store in the directory": ("check", "", '"actor-macros"', KEPT, [
         "`keep_store` needs gossipmonger's feature `redb`", 'features = ["redb"]',
+    ]),
+    "metrics of an embedded node": ("check", "", '"actor-macros"', PUBLISHED, [
+        "`publish_metrics` needs gossipmonger's feature `metrics`", 'features = ["metrics"]',
     ]),
 }
 

@@ -177,9 +177,10 @@ async fn a_call_that_is_tried_again_counts_once_and_its_retries_apart() {
     assert!(oracle.at(&id("c")).is_some());
 }
 
-/// Keeps the fields of the spans of calls, and which spans are entered. The number of a span's parent is a field of it.
+/// Keeps the fields of the spans of calls, and which spans are entered. The number of a span's parent is a field of it. If
+/// the last field is true, the spans of nodes and of their exchanges are kept instead.
 #[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<BTreeMap<&'static str, String>>>>, Arc<Mutex<Vec<Id>>>);
+struct Spans(Arc<Mutex<Vec<BTreeMap<&'static str, String>>>>, Arc<Mutex<Vec<Id>>>, bool);
 
 struct Fields<'a>(&'a mut BTreeMap<&'static str, String>);
 
@@ -195,7 +196,10 @@ impl Visit for Fields<'_> {
 
 impl Subscriber for Spans {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "gossipmonger::service"
+        match self.2 {
+            true => ["node", "exchange"].contains(&metadata.name()),
+            false => metadata.target() == "gossipmonger::service",
+        }
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
@@ -274,4 +278,33 @@ async fn the_span_of_a_request_that_has_waited_is_part_of_its_own_call() {
     let rows: Vec<_> = spans.iter().map(|span| (&span["span"][..], &span["parent"][..])).collect();
     // The numbers of the spans count from one.
     assert_eq!(rows, [("call", "0"), ("serve", "1"), ("call", "0"), ("serve", "3")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exchange_has_a_span_at_each_end_in_that_of_its_node() {
+    let lab = Lab::default();
+    let spans = Spans(Arc::default(), Arc::default(), true);
+    let guard = tracing::subscriber::set_default(spans.clone());
+    let (_a, _b) = lab.pair().await;
+    // Each exchange: which end has begun it, with whom, and at which node, by the span that it is in.
+    let exchanges = || -> Vec<[String; 3]> {
+        let spans = spans.0.lock().unwrap();
+        let node = |span: &BTreeMap<&'static str, String>| {
+            let place = span["parent"].parse::<usize>().unwrap().checked_sub(1)?;
+            spans[place].get("node").cloned()
+        };
+        let exchanges = spans.iter().filter(|span| span["span"] == "exchange");
+        let row = |span: &BTreeMap<_, String>| {
+            [span["begun"].clone(), span["peer"].clone(), node(span).unwrap_or_default()]
+        };
+        exchanges.map(row).collect()
+    };
+    let begun = ["here", "a", "b"].map(str::to_owned);
+    let answered = ["there", "b", "a"].map(str::to_owned);
+    until("b has exchanged with its seed", || {
+        let exchanges = exchanges();
+        exchanges.contains(&begun) && exchanges.contains(&answered)
+    })
+    .await;
+    drop(guard);
 }

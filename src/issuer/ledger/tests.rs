@@ -152,7 +152,7 @@ fn remembers_over_a_restart_for_its_owner_only() {
     assert_eq!(again.list(NOW).unwrap(), ledger.list(NOW).unwrap());
     assert_eq!(take(&again, &token, claim("b"), NOW), "b");
 
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let error = Ledger::open(directory.path()).unwrap_err().to_string();
     assert!(error.contains("chmod 600"), "{error}");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();

@@ -9,5 +9,5 @@ fn main() {
     let told = told.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
     // "rustc 1.90.0 (1159e78c4 2025-09-14)"
     let version = told.split_whitespace().nth(1).unwrap_or("unknown");
-    println!("cargo::rustc-env=GOSSIPMONGER_RUSTC={version}");
+    println!("cargo::rustc-env=BUILT_BY_RUSTC={version}");
 }

@@ -258,7 +258,7 @@ counters! {
     /// Updates about a generation that was forgotten or removed here.
     ForgottenNewsRefused => "forgotten_news_refused",
     /// Marks of forgotten generations dropped, because there were more than
-    /// [`MARKS_MAX`](super::replica::MARKS_MAX).
+    /// `replica::MARKS_MAX`.
     MarksDropped => "marks_dropped",
     /// Dead or departed peers forgotten, because another node reported their removal.
     RemovalsFollowed => "removals_followed",

@@ -29,7 +29,7 @@ pub(super) fn read(agent: &Agent, samples: &mut Vec<Sample>) {
     let features = if cfg!(feature = "cluster") { "cluster" } else { "" };
     let build = [
         ("version", env!("CARGO_PKG_VERSION")),
-        ("rustc", env!("GOSSIPMONGER_RUSTC")),
+        ("rustc", env!("BUILT_BY_RUSTC")),
         ("features", features),
     ];
     let build = build.map(|(label, value)| (label, value.to_owned())).to_vec();

@@ -57,7 +57,7 @@ use self::{
     offload::{FILE_TIMEOUT, FILES, SYSTEMD, offload},
     reload::Reloader,
     renewal::Renewal,
-    server::{Agent, Server},
+    server::{Agent, Served, Server},
     settings::{Credentials, Settings},
     setup::Setup,
     waiting::Ready,
@@ -215,7 +215,6 @@ async fn serve(
 ) -> Result<(), CliError> {
     let Begun { node, running, settings, bound } = begun;
     let Bound { transport, trusted, door, metrics, http, server } = bound;
-    let served = metrics.as_ref().map(|metrics| metrics.address().to_string());
     let store =
         settings.store(dir).map_or_else(|| "memory".to_owned(), |p| p.display().to_string());
     let directory = settings.offers_directory().then(|| node.offer_directory()).transpose();
@@ -226,8 +225,12 @@ async fn serve(
     let issuing = door.map(|door| door.open(dir, transport.tls(), node.clone()));
     let renewal = Renewal::new(dir, issuing.as_ref());
     let reloader = Reloader::new(dir, flags, settings, trusted, transport, logs, node.clone());
-    let view = http.as_ref().map(http::Bound::view);
-    let agent = Arc::new(Agent::new(dir, node, reloader, renewal, issuing, store, served, view));
+    let served = Served {
+        store,
+        metrics: metrics.as_ref().map(|metrics| metrics.address().to_string()),
+        http: http.as_ref().map(http::Bound::view),
+    };
+    let agent = Arc::new(Agent::new(dir, node, reloader, renewal, issuing, served));
     // Without it other agents lack this one's answers, and nothing else.
     let asked = peers::offer(&agent.node, Arc::clone(&agent.notices)).await;
     if let Err(error) = &asked {

@@ -145,7 +145,7 @@ impl Http {
 
     async fn route(self: &Arc<Self>, link: &Link, request: Request<Incoming>) -> Response<Body> {
         if let Err(refusal) = self.gate.check_origin(link, &request) {
-            return refusal;
+            return *refusal;
         }
         let path = request.uri().path().to_owned();
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -155,7 +155,7 @@ impl Http {
             "/metrics" if reads => {
                 return match self.gate.metrics(&self.agent, link, &request) {
                     Ok(()) => text(StatusCode::OK, METRICS_TYPE, (self.metrics)()),
-                    Err(refusal) => refusal,
+                    Err(refusal) => *refusal,
                 };
             }
             "/livez" | "/readyz" | "/metrics" => return other_methods("GET, HEAD"),
@@ -199,7 +199,7 @@ impl Http {
         }
         let who = match self.gate.who(&self.agent, link, request.headers()) {
             Ok(who) => who,
-            Err(refusal) => return refusal,
+            Err(refusal) => return *refusal,
         };
         link.known();
         let still = self.proof(link, request.headers());

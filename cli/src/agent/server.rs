@@ -62,6 +62,14 @@ use crate::{
     why_service::ProviderView,
 };
 
+/// What `info` says of the agent's resources.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) store: String,
+    pub(super) metrics: Option<String>,
+    pub(super) http: Option<HttpView>,
+}
+
 /// The agent's state that requests use.
 #[derive(Debug)]
 pub(super) struct Agent {
@@ -94,10 +102,9 @@ impl Agent {
         reloader: Reloader,
         renewal: Renewal,
         issuing: Option<Issuing>,
-        store: String,
-        metrics: Option<String>,
-        http: Option<HttpView>,
+        served: Served,
     ) -> Self {
+        let Served { store, metrics, http } = served;
         let watchers = Watchers::default();
         let long_requests = Semaphore::new(LONG_REQUESTS_MAX);
         Self {

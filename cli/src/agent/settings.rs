@@ -313,7 +313,7 @@ impl Settings {
         let address = self.file.http?;
         Some(Terms {
             address,
-            tls: self.file.http_tls.unwrap_or(!address.ip().is_loopback()),
+            tls: self.file.http_tls.unwrap_or_else(|| !address.ip().is_loopback()),
             tokens: dir
                 .join(self.file.http_tokens.as_deref().unwrap_or_else(|| Path::new(tokens::FILE))),
             public_metrics: self.file.http_metrics_public.unwrap_or(false),

@@ -30,11 +30,13 @@ pub(super) struct Local {
     stream: Option<UnixStream>,
     answer: Option<Incoming>,
     /// Parts of an answer that have arrived.
-    parts: VecDeque<Answer<Box<RawValue>, Box<RawValue>>>,
+    parts: VecDeque<Part>,
     /// The part of an event that has arrived.
     begun: Vec<u8>,
     patience: Option<Duration>,
 }
+
+type Part = Answer<Box<RawValue>, Box<RawValue>>;
 
 /// What an agent answers.
 enum Answered {
@@ -173,7 +175,7 @@ impl Local {
 }
 
 /// The part of an answer that a server-sent event has; `None`: a comment.
-fn part(event: &[u8]) -> Result<Option<Answer<Box<RawValue>, Box<RawValue>>>, CliError> {
+fn part(event: &[u8]) -> Result<Option<Part>, CliError> {
     let event = String::from_utf8_lossy(event);
     let (mut kind, mut data) = ("", None);
     for line in event.lines() {

@@ -212,7 +212,8 @@ async fn stream(lines: Lines, first: Box<RawValue>, to: Chunks, still: impl Fn()
     if to.send(Ok(event(&first))).await.is_err() {
         return;
     }
-    let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
+    let mut beat = tokio::time::interval(BEAT);
+    beat.reset();
     let mut check = tokio::time::interval(CHECK);
     let mut next = Box::pin(lines.take());
     loop {

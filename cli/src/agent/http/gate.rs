@@ -13,6 +13,9 @@ use crate::{
     agent::server::{Agent, Guest, Who},
 };
 
+/// What one gets who may not ask.
+pub(super) type Refusal = Box<Response<Body>>;
+
 /// The entrance of the interface.
 pub(super) struct Gate {
     tokens: Tokens,
@@ -31,7 +34,7 @@ impl Gate {
         &self,
         link: &Link,
         request: &Request<Incoming>,
-    ) -> Result<(), Response<Body>> {
+    ) -> Result<(), Refusal> {
         let End::Remote { shown, .. } = link.end() else { return Ok(()) };
         let headers = request.headers();
         let text = |name| headers.get(name).map(|value: &http::HeaderValue| value.to_str().ok());
@@ -42,7 +45,7 @@ impl Gate {
         };
         if shown.is_none() && !is_loopback(host) {
             let message = "without TLS this agent answers to localhost and loopback addresses only";
-            return Err(refused(StatusCode::MISDIRECTED_REQUEST, Code::Forbidden, message));
+            return Err(boxed(StatusCode::MISDIRECTED_REQUEST, Code::Forbidden, message));
         }
         let scheme = if shown.is_some() { "https" } else { "http" };
         let foreign = |origin: Option<&str>| origin != Some(&*format!("{scheme}://{host}"));
@@ -51,7 +54,7 @@ impl Gate {
         let page = request.uri().path() == "/" && request.method() == http::Method::GET;
         if text(header::ORIGIN).is_some_and(foreign) || crossed && !page {
             let message = "a page of another site must not ask this agent";
-            return Err(refused(StatusCode::FORBIDDEN, Code::Forbidden, message));
+            return Err(boxed(StatusCode::FORBIDDEN, Code::Forbidden, message));
         }
         Ok(())
     }
@@ -62,7 +65,7 @@ impl Gate {
         agent: &Agent,
         link: &Link,
         headers: &HeaderMap,
-    ) -> Result<Who, Response<Body>> {
+    ) -> Result<Who, Refusal> {
         let End::Remote { address, shown } = link.end() else { return Ok(Who::Owner) };
         let remote = address.to_string();
         if let Some(token) = bearer(headers) {
@@ -80,7 +83,7 @@ impl Gate {
             Err(refusal) => {
                 agent.count_refused();
                 let message = format!("the certificate is not accepted: {refusal}");
-                Err(refused(StatusCode::FORBIDDEN, Code::Forbidden, &message))
+                Err(boxed(StatusCode::FORBIDDEN, Code::Forbidden, &message))
             }
         }
     }
@@ -91,7 +94,7 @@ impl Gate {
         agent: &Agent,
         link: &Link,
         request: &Request<Incoming>,
-    ) -> Result<(), Response<Body>> {
+    ) -> Result<(), Refusal> {
         if self.public_metrics {
             return Ok(());
         }
@@ -106,8 +109,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-fn unknown(message: &str) -> Response<Body> {
-    let mut response = refused(StatusCode::UNAUTHORIZED, Code::Forbidden, message);
+fn boxed(status: StatusCode, code: Code, message: &str) -> Refusal {
+    Box::new(refused(status, code, message))
+}
+
+fn unknown(message: &str) -> Refusal {
+    let mut response = boxed(StatusCode::UNAUTHORIZED, Code::Forbidden, message);
     let challenge = http::HeaderValue::from_static("Bearer realm=\"gossipmonger\"");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     response

@@ -246,6 +246,12 @@ fn no_agent(dir: &Path) -> CliError {
 /// Not through `From<io::Error>`: there a broken pipe means that the reader of the output ended, here that the agent
 /// did.
 fn broken(error: hyper::Error) -> CliError {
+    if error.is_parse() {
+        return CliError::failed(
+            "what answers on the socket speaks no HTTP: an agent of an earlier version, perhaps; ask it with the \
+             program that it was started with, or start it again with this one",
+        );
+    }
     CliError::new(Exit::NoAgent, format!("the connection to the agent broke: {error}"))
 }
 

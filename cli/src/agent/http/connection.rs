@@ -15,6 +15,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Http, patient::Patient};
+use crate::agent::server::Agent;
 
 /// The other end of a connection.
 #[derive(Clone, Debug)]
@@ -112,7 +113,7 @@ where
         biased;
         ended = connection => ended,
         // The last answer has been passed on; a reader that does not take it keeps nobody.
-        () = leaving(&http.agent, &link) => Ok(()),
+        () = leaving(&http.agent) => Ok(()),
     };
     if let Err(error) = ended {
         tracing::debug!("a connection over HTTP broke: {error}");
@@ -123,7 +124,7 @@ where
 }
 
 /// Resolves some time after the node has ended, so that streams can end in an orderly way.
-async fn leaving(agent: &crate::agent::server::Agent, _link: &Link) {
+async fn leaving(agent: &Agent) {
     agent.node.ended().await;
     tokio::time::sleep(LAST_ANSWER_TIME).await;
 }

@@ -581,3 +581,32 @@ fn a_clients_certificate_gives_its_role_until_it_is_revoked() {
     let _ = plain.read_to_end(&mut said);
     assert!(!String::from_utf8_lossy(&said).contains("HTTP/1.1"), "{said:?}");
 }
+
+#[test]
+fn a_pipe_in_the_place_of_the_tokens_stops_neither_the_agent_nor_its_end() {
+    let cluster = Cluster::of(&["a"]);
+    let address = address();
+    let agent = agent(&cluster, &address);
+    let members = || ask(&address, "GET /v1/members", &[&bearer("read")], "").status;
+    assert_eq!(members(), 200);
+    let path = cluster.dir("a").join("http-tokens.toml");
+    let tokens = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+    for _ in 0..8 {
+        assert_eq!(members(), 401);
+    }
+    assert_eq!(ask(&address, "GET /livez", &[], "").status, 200);
+    let log = agent.log();
+    assert_eq!(log.matches("no token is accepted").count(), 1, "it is logged once: {log}");
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, tokens).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(members(), 200);
+    agent.stop();
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    cluster
+        .run(&["--dir", "a", "agent", "--listen", "127.0.0.1:0", "--http", &address])
+        .failed(2, &["http-tokens.toml", "is not a file"]);
+}

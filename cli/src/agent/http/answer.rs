@@ -24,7 +24,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::connection::Link;
+use super::{Proof, connection::Link};
 use crate::{
     admin::{Answer, Code, Failure, LINE_BYTES_MAX},
     agent::server::{
@@ -99,7 +99,7 @@ async fn read(agent: &Agent, who: &Who, body: Incoming) -> Result<Bytes, Respons
     }
 }
 
-/// Has a request handled as that of any caller, and passes on the answer. `still`: whether the caller may go on to read
+/// Has a request handled as that of any caller, and passes on the answer. `proof`: whether the caller may go on to read
 /// a stream.
 pub(super) async fn respond(
     agent: &Arc<Agent>,
@@ -107,7 +107,7 @@ pub(super) async fn respond(
     route: &Route,
     line: String,
     who: Who,
-    still: impl Fn() -> bool + Send + 'static,
+    proof: Proof,
 ) -> Response<Body> {
     let (near, far) = duplex(PIPE_BYTES);
     let ((from, to), (answers, mut requests)) = (split(near), split(far));
@@ -136,7 +136,7 @@ pub(super) async fn respond(
         (Ok(Some(Answer::Item(first))), Shape::Stream) => {
             // The other end of the pipe is the caller's sign that its reader is still there.
             passed_on("text/event-stream", |to| async move {
-                stream(lines, first, to, still).await;
+                stream(lines, first, to, &proof).await;
                 drop(requests);
             })
         }
@@ -207,7 +207,7 @@ async fn list(mut lines: Lines, first: Box<RawValue>, to: Chunks) {
 }
 
 /// Server-sent events, until the caller may not read them any more.
-async fn stream(lines: Lines, first: Box<RawValue>, to: Chunks, still: impl Fn() -> bool) {
+async fn stream(lines: Lines, first: Box<RawValue>, to: Chunks, proof: &Proof) {
     let event = |item: &RawValue| Bytes::from(format!("data: {}\n\n", item.get()));
     if to.send(Ok(event(&first))).await.is_err() {
         return;
@@ -221,7 +221,7 @@ async fn stream(lines: Lines, first: Box<RawValue>, to: Chunks, still: impl Fn()
             biased;
             () = to.closed() => return,
             _ = check.tick() => {
-                if still() {
+                if proof.holds().await {
                     continue;
                 }
                 return;

@@ -60,7 +60,7 @@ impl Gate {
     }
 
     /// Who makes a request.
-    pub(super) fn who(
+    pub(super) async fn who(
         &self,
         agent: &Agent,
         link: &Link,
@@ -69,7 +69,7 @@ impl Gate {
         let End::Remote { address, shown } = link.end() else { return Ok(Who::Owner) };
         let remote = address.to_string();
         if let Some(token) = bearer(headers) {
-            let Some((name, role)) = self.tokens.find(token) else {
+            let Some((name, role)) = self.tokens.find(token).await else {
                 agent.count_refused();
                 return Err(unknown("no such token"));
             };
@@ -89,7 +89,7 @@ impl Gate {
     }
 
     /// Whether the metrics are for the one who asks: each role may read them.
-    pub(super) fn metrics(
+    pub(super) async fn metrics(
         &self,
         agent: &Agent,
         link: &Link,
@@ -98,7 +98,7 @@ impl Gate {
         if self.public_metrics {
             return Ok(());
         }
-        self.who(agent, link, request.headers()).map(drop)
+        self.who(agent, link, request.headers()).await.map(|_| link.known())
     }
 }
 

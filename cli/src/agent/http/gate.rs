@@ -1,6 +1,6 @@
 //! Who asks, and whether a page of another site makes a browser ask.
 
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
 use super::{
@@ -38,6 +38,11 @@ impl Gate {
         let End::Remote { shown, .. } = link.end() else { return Ok(()) };
         let headers = request.headers();
         let text = |name| headers.get(name).map(|value: &http::HeaderValue| value.to_str().ok());
+        let one = headers.get_all(header::HOST).iter().count() == 1;
+        // A proxy in front may have judged by the other one. HTTP/1.0 needs none.
+        if !one && (headers.contains_key(header::HOST) || request.version() > Version::HTTP_10) {
+            return Err(boxed(StatusCode::BAD_REQUEST, Code::Usage, "one Host is wanted"));
+        }
         // A browser always names it.
         let host = match text(header::HOST) {
             None => "localhost",

@@ -201,7 +201,7 @@ impl Http {
             Ok(who) => who,
             Err(refusal) => return *refusal,
         };
-        link.known();
+        link.known(&who);
         let still = self.proof(link, request.headers());
         let line = match answer::line(&self.agent, &who, route, fields, request).await {
             Ok(line) => line,

@@ -103,7 +103,7 @@ impl Gate {
         if self.public_metrics {
             return Ok(());
         }
-        self.who(agent, link, request.headers()).await.map(|_| link.known())
+        self.who(agent, link, request.headers()).await.map(|who| link.known(&who))
     }
 }
 

@@ -610,3 +610,52 @@ fn a_pipe_in_the_place_of_the_tokens_stops_neither_the_agent_nor_its_end() {
         .run(&["--dir", "a", "agent", "--listen", "127.0.0.1:0", "--http", &address])
         .failed(2, &["http-tokens.toml", "is not a file"]);
 }
+
+#[test]
+fn a_question_ends_with_whoever_waits_for_it_and_one_client_has_few() {
+    let cluster = Cluster::of(&["a"]);
+    let address = address();
+    let agent = agent(&cluster, &address);
+    let question = |role: &str, within: u64| {
+        let line = format!("GET /v1/await?version=1&wait=9&within_ms={within} HTTP/1.1");
+        format!("{line}\r\nHost: {address}\r\nConnection: close\r\n{}\r\n\r\n", bearer(role))
+    };
+    let open = |role: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(question(role, 30_000).as_bytes()).unwrap();
+        stream
+    };
+    let is_refused = |role: &str| {
+        let said = raw(&address, &question(role, 1));
+        said.body.contains("are in progress")
+    };
+    // It began before the others, and nobody leaves it.
+    let mut earlier: Vec<_> = (0..4).map(|_| open("watch")).collect();
+    eventually("four are in progress", || is_refused("watch"));
+    let left: Vec<_> = (0..4).map(|_| open("read")).collect();
+    eventually("four others are in progress", || is_refused("read"));
+    agent.run(&["set", "k", "v", "--wait", "1"]).succeeded();
+    drop(left);
+    eventually("they have ended", || !is_refused("read"));
+    for stream in &mut earlier {
+        stream.set_nonblocking(true).unwrap();
+        let said = stream.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(said, Err(std::io::ErrorKind::WouldBlock), "it still waits");
+    }
+}
+
+#[test]
+fn a_request_names_one_host() {
+    let cluster = Cluster::of(&["a"]);
+    let address = address();
+    let _agent = agent(&cluster, &address);
+    let head = format!("Connection: close\r\n{}\r\n\r\n", bearer("read"));
+    let host = format!("Host: {address}\r\n");
+    let tags = |version: &str, hosts: &str| {
+        raw(&address, &format!("GET /v1/tags HTTP/{version}\r\n{hosts}{head}")).status
+    };
+    assert_eq!(tags("1.1", &host), 200);
+    assert_eq!(tags("1.1", &format!("{host}Host: evil.example\r\n")), 400);
+    assert_eq!(tags("1.1", ""), 400);
+    assert_eq!(tags("1.0", ""), 200);
+}

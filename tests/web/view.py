@@ -10,9 +10,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 from browser import Browser, find
@@ -56,6 +58,30 @@ class Cluster:
             agent.kill()
             agent.wait()
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+class Flood:
+    """Writes without a pause, one after the other."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
+        self.ends = threading.Event()
+        self.thread = threading.Thread(target=self.write, daemon=True)
+
+    def write(self):
+        while not self.ends.is_set():
+            self.socket.sendall(b"PUT /v1/keys/flood HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
+            assert self.socket.recv(4096).startswith(b"HTTP/1.1 200")
+            time.sleep(0.02)
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.ends.set()
+        self.thread.join()
+        self.socket.close()
 
 
 def state(name):
@@ -171,6 +197,18 @@ def run(cluster, browser, shots):
     browser.until("the page is connected again", "document.getElementById('status').innerText === 'connected'")
     browser.problems = []  # The agent was away.
     step("the page finds the agent again after its restart")
+
+    version = "Number([...document.querySelectorAll('.members tr')].find(r => r.cells[0].innerText.startsWith('a'))?.cells[3].innerText)"
+    before = browser.eval(version)
+    with Flood(f"{cluster.root}/a/gossipmonger.sock"):
+        browser.until("the list goes on", f"{version} > {before} + 20")
+    step("the list goes on under a flood of events")
+
+    browser.eval("location.hash = '#/node/%'")
+    browser.until("a page of no node", "document.getElementById('node-title').innerText === '%'")
+    browser.eval("location.hash = '#/'")
+    browser.problems = []  # There is no such node.
+    step("an address that is no text is the page of no node")
 
     hosts = browser.eval("[...new Set(performance.getEntriesByType('resource').map(e => new URL(e.name).host))]")
     assert hosts == [address], hosts

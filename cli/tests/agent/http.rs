@@ -391,6 +391,10 @@ fn the_view_opens_with_the_token_of_the_agents_own_file() {
     assert_eq!(ask(&address, "GET /v1/members", &[&head], "").status, 200);
     assert_eq!(ask(&address, "PUT /v1/keys/k", &[&head], "x").status, 403);
     agent.run(&["web", "--token", "nobody"]).failed(3, &["no token"]);
+    let odd = "[odd]\nrole = \"read\"\ntoken = \"+/= of base64, which others write so\"\n";
+    fs::write(cluster.dir("a").join("http-tokens.toml"), odd).unwrap();
+    let line = agent.run(&["web", "--token", "odd"]).succeeded().out;
+    assert!(line.contains("/#token=%2B%2F%3D%20of%20base64"), "{line}");
     agent.stop();
     let agent = cluster.start("a", &[]);
     agent.run(&["web"]).failed(2, &["--http"]);

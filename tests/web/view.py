@@ -66,12 +66,16 @@ class Flood:
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(path)
+        self.value = 0
         self.ends = threading.Event()
         self.thread = threading.Thread(target=self.write, daemon=True)
 
     def write(self):
         while not self.ends.is_set():
-            self.socket.sendall(b"PUT /v1/keys/flood HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
+            # A value that is there already is no write.
+            self.value += 1
+            head = b"PUT /v1/keys/flood HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+            self.socket.sendall(head + b"%09d" % self.value)
             assert self.socket.recv(4096).startswith(b"HTTP/1.1 200")
             time.sleep(0.02)
 
@@ -206,8 +210,8 @@ def run(cluster, browser, shots):
 
     browser.eval("location.hash = '#/node/%'")
     browser.until("a page of no node", "document.getElementById('node-title').innerText === '%'")
+    browser.until("it says so", "document.getElementById('node').innerText.includes('not a label')")
     browser.eval("location.hash = '#/'")
-    browser.problems = []  # There is no such node.
     step("an address that is no text is the page of no node")
 
     hosts = browser.eval("[...new Set(performance.getEntriesByType('resource').map(e => new URL(e.name).host))]")
@@ -231,7 +235,8 @@ def run(cluster, browser, shots):
     print(f"update of {MANY} members: {', '.join(f'{ms:.1f}' for ms in took)} ms, {touched / 5:.0f} changes of the page each")
     assert min(took) < UPDATE_MS, took
     step(f"an update of {MANY} members is less than {UPDATE_MS:.0f} ms of work")
-    assert browser.problems == [], browser.problems
+    problems = [problem for problem in browser.problems if "/v1/members/%25/" not in problem]
+    assert problems == [], problems
 
 
 def main():

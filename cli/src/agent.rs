@@ -10,6 +10,7 @@ mod check;
 mod desk;
 mod effective;
 mod files;
+mod gatherings;
 pub(crate) mod http;
 mod issuing;
 mod journal;

@@ -89,6 +89,12 @@ pub(crate) fn prepare(
 fn fill(dir: &Path, args: &Args) -> Result<Joined, CliError> {
     let token: Token = read_token(&args.token)?.parse().map_err(CliError::usage)?;
     let seed = Seed::parse(&args.seed)?;
+    if seed.port == Some(token.port()) {
+        return Err(CliError::usage(format!(
+            "{} is where the issuer gives out certificates; name the host alone, or the port of its gossip",
+            args.seed
+        )));
+    }
     let asked = Asked {
         node: args.node.clone(),
         datacenter: args.datacenter.clone(),
@@ -187,12 +193,11 @@ impl Place {
         Ok(place)
     }
 
-    /// Writes the configuration last: without it the directory does not look like that of a joined node.
+    /// Writes the certificate last: with it `agent --join` takes the directory for that of a node that has joined.
     fn write(&mut self, joined: &Joined, config: &str) -> Result<(), CliError> {
         for name in [file::KEY, file::CERTIFICATE, file::ROOTS, CONFIG] {
             self.made.push(self.dir.join(name));
         }
-        joined.issued.save(&self.dir, Existing::Refuse)?;
         let path = self.dir.join(CONFIG);
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
@@ -200,7 +205,8 @@ impl Place {
             file.write_all(config.as_bytes())?;
             file.sync_all()
         });
-        written.map_err(|error| CliError::failed(format!("{}: {error}", path.display())))
+        written.map_err(|error| CliError::failed(format!("{}: {error}", path.display())))?;
+        Ok(joined.issued.save(&self.dir, Existing::Refuse)?)
     }
 
     fn keep(mut self) {

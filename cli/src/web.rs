@@ -5,6 +5,7 @@ use gossipmonger::Foreign;
 use super::{
     admin::{Info, Request},
     agent::http::tokens::{self, WEB},
+    api::encoded,
     client,
     error::CliError,
     output,
@@ -38,5 +39,5 @@ pub(crate) fn web(agent: &Target, args: &Web) -> Result<(), CliError> {
         let file = http.tokens.display();
         return Err(CliError::not_found(format!("{file} has no token {name:?}")));
     };
-    output::line(&format!("{}/#token={token}", Foreign::from(http.url)))
+    output::line(&format!("{}/#token={}", Foreign::from(http.url), encoded(&token)))
 }

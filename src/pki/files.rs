@@ -38,35 +38,45 @@ pub(super) fn save(
     {
         return Err(AuthorityError::Exists { path });
     }
+    let mut made = Vec::new();
     for (name, text, audience) in files {
         let path = directory.join(name);
-        write(&path, text, *audience, existing).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => AuthorityError::Exists { path },
-            _ => AuthorityError::Write { path, error },
-        })?;
+        if let Err(error) = write(&path, text, *audience, existing) {
+            // A part of them would be in the way of the next attempt, when the disk has room again.
+            made.iter().for_each(|path| drop(fs::remove_file(path)));
+            return Err(match error.kind() {
+                io::ErrorKind::AlreadyExists => AuthorityError::Exists { path },
+                _ => AuthorityError::Write { path, error },
+            });
+        }
+        if existing == Existing::Refuse {
+            made.push(path);
+        }
     }
     Ok(())
 }
 
-/// Replacing writes a draft first and then renames it: no reader sees half of it.
+/// Replacing writes a draft first and then renames it: no reader sees half of it. After a failure there is no new file.
 pub(super) fn write(
     path: &Path,
     text: &str,
     audience: Audience,
     existing: Existing,
 ) -> io::Result<()> {
-    if existing == Existing::Refuse {
-        return fill(create(path, audience)?, text);
-    }
-    let draft = draft_of(path);
-    let renamed = create(&draft, audience)
-        .and_then(|file| fill(file, text))
-        .and_then(|()| fs::rename(&draft, path));
-    if renamed.is_err() {
+    let draft = match existing {
+        Existing::Refuse => path.to_owned(),
+        Existing::Replace => draft_of(path),
+    };
+    let file = create(&draft, audience)?;
+    let written = fill(file, text).and_then(|()| match existing {
+        Existing::Refuse => Ok(()),
+        Existing::Replace => fs::rename(&draft, path),
+    });
+    if written.is_err() {
         // It may contain a part of a key.
         let _ = fs::remove_file(&draft);
     }
-    renamed
+    written
 }
 
 /// Reads a file that only its owner may read.
@@ -146,5 +156,28 @@ mod tests {
         fs::create_dir(&paths[0]).unwrap();
         write(&paths[0], "key", Audience::OwnerOnly, Existing::Replace).unwrap_err();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn files_that_cannot_all_be_made_are_all_taken_away_and_those_of_others_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("other"), "stays").unwrap();
+        let save = |third| {
+            let files = ["one", "two", third].map(|name| (name, "text", Audience::Anyone));
+            save(directory.path(), Existing::Refuse, &files)
+        };
+        let names = || {
+            let listed = fs::read_dir(directory.path()).unwrap();
+            let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.collect::<std::collections::BTreeSet<_>>()
+        };
+        assert!(matches!(save("nosuch/three"), Err(AuthorityError::Write { .. })));
+        assert_eq!(names(), ["other".to_owned()].into());
+        assert!(matches!(save("other"), Err(AuthorityError::Exists { .. })));
+        // The same name twice: made by somebody else meanwhile.
+        assert!(matches!(save("one"), Err(AuthorityError::Exists { .. })));
+        assert_eq!(names(), ["other".to_owned()].into());
+        save("three").unwrap();
+        assert_eq!(names().len(), 4);
     }
 }

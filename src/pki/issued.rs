@@ -51,7 +51,8 @@ impl Issued {
         // If a directory cannot be locked, only one process may renew.
         let _lock = fs::File::open(directory).and_then(|open| open.lock().map(|()| open));
         if !directory.join(file::ROOTS).exists() {
-            files.push((file::ROOTS, &self.roots_pem, Audience::Anyone));
+            // Before the certificate: who finds that, finds everything.
+            files.insert(0, (file::ROOTS, &self.roots_pem, Audience::Anyone));
         }
         save(directory, existing, &files)
     }

@@ -153,7 +153,7 @@ impl Http {
             "/livez" if reads => return health::live(&self.agent),
             "/readyz" if reads => return health::ready(&self.agent),
             "/metrics" if reads => {
-                return match self.gate.metrics(&self.agent, link, &request) {
+                return match self.gate.metrics(&self.agent, link, &request).await {
                     Ok(()) => text(StatusCode::OK, METRICS_TYPE, (self.metrics)()),
                     Err(refusal) => *refusal,
                 };
@@ -197,11 +197,11 @@ impl Http {
         if *request.method() == Method::HEAD && route.answer == Shape::Stream {
             return other_methods("GET");
         }
-        let who = match self.gate.who(&self.agent, link, request.headers()) {
+        let who = match self.gate.who(&self.agent, link, request.headers()).await {
             Ok(who) => who,
             Err(refusal) => return *refusal,
         };
-        link.known();
+        link.known(&who);
         let still = self.proof(link, request.headers());
         let line = match answer::line(&self.agent, &who, route, fields, request).await {
             Ok(line) => line,
@@ -211,13 +211,25 @@ impl Http {
     }
 
     /// Whether the one who asks is still accepted as the same.
-    fn proof(self: &Arc<Self>, link: &Link, headers: &HeaderMap) -> impl Fn() -> bool + use<> {
-        let (http, link) = (Arc::clone(self), link.clone());
+    fn proof(self: &Arc<Self>, link: &Link, headers: &HeaderMap) -> Proof {
         let mut shown = HeaderMap::new();
         shown.extend(
             headers.get(header::AUTHORIZATION).map(|value| (header::AUTHORIZATION, value.clone())),
         );
-        move || http.gate.who(&http.agent, &link, &shown).is_ok()
+        Proof { http: Arc::clone(self), link: link.clone(), shown }
+    }
+}
+
+/// What a caller has shown, to be judged again.
+pub(super) struct Proof {
+    http: Arc<Http>,
+    link: Link,
+    shown: HeaderMap,
+}
+
+impl Proof {
+    pub(super) async fn holds(&self) -> bool {
+        self.http.gate.who(&self.http.agent, &self.link, &self.shown).await.is_ok()
     }
 }
 

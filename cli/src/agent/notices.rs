@@ -41,9 +41,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
             Ok(notice) => notice,
             Err(error) => return self.fail(&error).await,
         };
-        let gathered = {
-            let _turn = agent.gathering().await;
-            peers::gather(&agent.node, &notice).await
+        let gathered = match agent.gathering(self.client()).await {
+            Ok(_turn) => peers::gather(&agent.node, &notice).await,
+            Err(error) => return self.fail(&error).await,
         };
         for (member, taken) in gathered {
             let (asked, taken) = match taken {

@@ -25,6 +25,8 @@ impl Calls {
 
 /// Files of the agent's directory, and those that its configuration names.
 pub(super) static FILES: Calls = Calls::new();
+/// The tokens of HTTP: whoever reaches the address can have the file read.
+pub(super) static TOKENS: Calls = Calls::new();
 /// The directory of the CA.
 pub(super) static AUTHORITY: Calls = Calls::new();
 /// systemd's socket. Its watchdog must receive our reports, whatever else hangs.

@@ -25,9 +25,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     }
 
     pub(super) async fn reachability(&mut self, agent: &Agent) -> io::Result<()> {
-        let gathered = {
-            let _turn = agent.gathering().await;
-            peers::gather(&agent.node, &AskPaths).await
+        let gathered = match agent.gathering(self.client()).await {
+            Ok(_turn) => peers::gather(&agent.node, &AskPaths).await,
+            Err(error) => return self.fail(&error).await,
         };
         for (member, answer) in gathered {
             self.item(&reach(member, answer)).await?;
@@ -37,7 +37,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
 }
 
 /// How far a node is: by the connection with it, or else by calls.
-pub(super) async fn rtt(agent: &Agent, peer: NodeId) -> Result<RttView, CliError> {
+pub(super) async fn rtt(
+    agent: &Agent,
+    client: Option<&str>,
+    peer: NodeId,
+) -> Result<RttView, CliError> {
     let node = &agent.node;
     let member = node.snapshot().member(&peer).ok_or_else(|| unknown_node(&peer))?;
     if peer == *node.node() {
@@ -55,7 +59,7 @@ pub(super) async fn rtt(agent: &Agent, peer: NodeId) -> Result<RttView, CliError
              gossipmonger.agent/1 (it is no agent, an older one, or not live)"
         )));
     };
-    let _turn = agent.gathering().await;
+    let _turn = agent.question(client).await?;
     let clock = Clock::start();
     let mut least = Duration::MAX;
     for _ in 0..CALLS {

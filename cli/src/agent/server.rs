@@ -34,6 +34,7 @@ use tokio::{
 };
 
 use super::{
+    gatherings::{Asking, Gatherings, Turn},
     http::{Http, connection},
     issuing::Issuing,
     notices::Notices,
@@ -87,7 +88,7 @@ pub(super) struct Agent {
     /// Limits long requests of clients.
     long_requests: Semaphore,
     /// Limits questions to all members.
-    gatherings: Semaphore,
+    gatherings: Gatherings,
     /// What was logged about clients that requested more than they may.
     told: Repeats,
     /// It has met another node since its start.
@@ -119,7 +120,7 @@ impl Agent {
             watchers,
             notices: Arc::default(),
             long_requests,
-            gatherings: Semaphore::new(GATHERINGS_MAX),
+            gatherings: Gatherings::default(),
             told: Repeats::default(),
             met: AtomicBool::new(false),
             clock: Clock::start(),
@@ -165,9 +166,19 @@ impl Agent {
         failures.map(|failure| DialView::new(&snapshot, &failure)).collect()
     }
 
-    /// A turn to ask all members, or one that this node has no connection with. It is returned when dropped.
-    pub(super) async fn gathering(&self) -> SemaphorePermit<'_> {
-        self.gatherings.acquire().await.expect("is never closed")
+    /// A turn to ask all members. It is returned when dropped.
+    pub(super) async fn gathering(&self, client: Option<&str>) -> Result<Turn<'_>, CliError> {
+        self.gatherings.turn(client, self.node.snapshot().members().count()).await
+    }
+
+    /// A turn to ask one member that this node may have no connection with.
+    pub(super) async fn question(&self, client: Option<&str>) -> Result<Turn<'_>, CliError> {
+        self.gatherings.turn(client, 1).await
+    }
+
+    /// A place to ask all members again and again for a while.
+    pub(super) fn asking(&self, client: Option<&str>) -> Result<Asking<'_>, CliError> {
+        self.gatherings.place(client, self.node.snapshot().members().count())
     }
 
     fn issuing(&self) -> Result<&Issuing, CliError> {
@@ -406,7 +417,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
             Request::Keys { node, prefix } => self.keys(agent, node, &prefix).await,
             Request::Event { name, value } => self.notify(agent, name, value, false).await,
             Request::Query { name, value } => self.notify(agent, name, value, true).await,
-            request => match done(agent, request).await {
+            request => match done(agent, self.client(), request).await {
                 Ok(line) => self.send(&line).await,
                 Err(error) => self.fail(&error).await,
             },
@@ -724,7 +735,11 @@ async fn maybe<F: Future>(future: Option<F>) -> Option<F::Output> {
 }
 
 /// Handles a request that is answered by one line; returns the line.
-async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliError> {
+async fn done(
+    agent: &Agent,
+    client: Option<&str>,
+    request: Request,
+) -> Result<serde_json::Value, CliError> {
     let node = &agent.node;
     match request {
         Request::Set { key, value, ttl_ms } => {
@@ -747,9 +762,10 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
             line(why.ok_or_else(|| unknown_node(&peer))?)
         }
         Request::Await { version, wait, within_ms } => {
+            let _asking = agent.asking(client)?;
             line(spread::wait(agent, version, wait, within_ms).await?)
         }
-        Request::Rtt { node: peer } => line(paths::rtt(agent, peer).await?),
+        Request::Rtt { node: peer } => line(paths::rtt(agent, client, peer).await?),
         Request::Info => line(info(agent)),
         Request::Call { node: peer, service, method, question, within_ms } => {
             line(call(node, peer, &service, (method, question), within_ms).await?)
@@ -936,8 +952,6 @@ pub(super) const SHORT_REQUEST_BYTES: usize = 64 << 10;
 const LONG_REQUESTS_MAX: usize = 2;
 /// How long a long request over HTTP may take to arrive.
 pub(super) const LONG_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Questions to all members at once; further ones wait. Each asks up to 64 members at a time.
-const GATHERINGS_MAX: usize = 2;
 /// How long a request may take to arrive.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a caller may take to read one line of its answer.

@@ -83,8 +83,9 @@ fn found(
     let datacenter = datacenter.map_or_else(|| FIRST.parse().map_err(CliError::failed), Ok)?;
     let name = PeerName { cluster, datacenter, node };
     let issued = authority.issue_with(&LeafOptions::new(&name, LEAF_VALIDITY_AUTOMATED))?;
-    issued.save(dir, Existing::Refuse)?;
+    // The certificate last: with it the first start is over.
     configure(&dir.join(CONFIG))?;
+    issued.save(dir, Existing::Refuse)?;
     let PeerName { cluster, datacenter, node } = name;
     output::line(&format!(
         "made the cluster {cluster} with the node {node} in {datacenter}; its authority is in {}: guard it",
@@ -98,10 +99,15 @@ fn configure(path: &Path) -> Result<(), CliError> {
         "# Written by `gossipmonger agent --create`; change what you like.\n\
          # This agent gives out certificates by token.\nissuer = {PKI:?}\n"
     );
+    let failed = |error| CliError::failed(format!("{}: {error}", path.display()));
     match fs::OpenOptions::new().write(true).create_new(true).open(path) {
-        Ok(mut file) => Ok(io::Write::write_all(&mut file, text.as_bytes())?),
+        Ok(mut file) => io::Write::write_all(&mut file, text.as_bytes()).map_err(|error| {
+            // Half of it, or nothing, would be the configuration of later starts.
+            let _ = fs::remove_file(path);
+            failed(error)
+        }),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(CliError::failed(format!("{}: {error}", path.display()))),
+        Err(error) => Err(failed(error)),
     }
 }
 

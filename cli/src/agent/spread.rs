@@ -19,7 +19,7 @@ use crate::{
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     pub(super) async fn behind(&mut self, agent: &Agent) -> io::Result<()> {
-        match behind(agent).await {
+        match behind(agent, self.client()).await {
             Ok(rows) => {
                 for row in &rows {
                     self.item(row).await?;
@@ -43,11 +43,11 @@ pub(super) async fn wait(
     Ok(SpreadView::new(version, reached))
 }
 
-async fn behind(agent: &Agent) -> Result<Vec<BehindRow>, CliError> {
+async fn behind(agent: &Agent, client: Option<&str>) -> Result<Vec<BehindRow>, CliError> {
     let node = &agent.node;
     let (generation, last) = node.snapshot().version(node.node()).unwrap_or_default();
     let own = Held { generation, version: last };
-    let _turn = agent.gathering().await;
+    let _turn = agent.gathering(client).await?;
     let ask = AskHeld { owner: node.node().clone() };
     let gathered = peers::gather(node, &ask).await;
     // Every node takes part in this, and says no more than whether it has the version.

@@ -7,6 +7,15 @@ export class Refused extends Error {
   }
 }
 
+// A part of an address that somebody may have written by hand.
+export function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 const KEPT = "gossipmonger-token";
 const TIMEOUT_MS = 30000;
 const EVENT_CHARS_MAX = 8 << 20;
@@ -23,9 +32,9 @@ export class Api {
 
   // Takes the token out of the address, so that it is neither seen nor kept in the history.
   takeToken() {
-    const found = /^#token=([\w.~-]+)$/.exec(location.hash);
+    const found = /^#token=(.+)$/.exec(location.hash);
     if (found) {
-      this.keep(found[1]);
+      this.keep(decoded(found[1]));
       history.replaceState(null, "", location.pathname);
     }
     return found !== null;
@@ -46,8 +55,8 @@ export class Api {
   }
 
   // Passes on the events of a stream until it ends.
-  async stream(path, take) {
-    const answer = await this.ask(path);
+  async stream(path, signal, take) {
+    const answer = await this.ask(path, signal);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let begun = "";
     for (;;) {

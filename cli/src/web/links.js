@@ -18,11 +18,11 @@ export class Links {
     for (const row of reach) {
       for (const path of row.paths) {
         const key = [row.datacenter, path.datacenter].sort().join("\n");
-        const pair = this.pairs.get(key) ?? { rtt: [], loss: [] };
+        const pair = this.pairs.get(key) ?? { rtt: [], loss: 0 };
         if (path.rtt_ms !== null) {
           pair.rtt.push(path.rtt_ms);
         }
-        pair.loss.push(path.loss);
+        pair.loss = Math.max(pair.loss, path.loss);
         this.pairs.set(key, pair);
       }
     }
@@ -62,7 +62,7 @@ export class Links {
       if (one !== other && (this.silentPlaces.has(one) || this.silentPlaces.has(other))) {
         rows.push([one, other, "cut off", "-", "0"]);
       } else if (pair) {
-        rows.push([one, other, words(pair), percent(Math.max(...pair.loss)), String(pair.rtt.length)]);
+        rows.push([one, other, words(pair), percent(pair.loss), String(pair.rtt.length)]);
       } else if (one !== other) {
         rows.push([one, other, this.none, "-", "0"]);
       }
@@ -84,7 +84,7 @@ export class Links {
       }
       const pair = this.pairs.get(`${one}\n${other}`);
       const cut = this.silentPlaces.has(one) || this.silentPlaces.has(other);
-      const kind = !pair || cut ? "none" : Math.max(...pair.loss) > 0.02 ? "lossy" : "";
+      const kind = !pair || cut ? "none" : pair.loss > 0.02 ? "lossy" : "";
       const [[x1, y1], [x2, y2]] = [at[n], at[m]];
       edges.push(svg("line", { class: `edge ${kind}`, x1, y1, x2, y2 }));
       const label = svg("text", { class: "small", x: (x1 + x2) / 2, y: (y1 + y2) / 2 - 4 });

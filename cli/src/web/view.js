@@ -1,6 +1,6 @@
 // The web view: what this agent thinks of its cluster, and what happens. Nothing but this agent is asked.
 
-import { Api, Refused } from "/api.js";
+import { Api, Refused, decoded } from "/api.js";
 import { byId, text } from "/dom.js";
 import { Events } from "/events.js";
 import { Links } from "/links.js";
@@ -9,9 +9,11 @@ import { Node } from "/node.js";
 import { Services } from "/services.js";
 import { theme } from "/theme.js";
 
-// The list is asked for this often, and soon after an event. One request is under way at a time.
+// The list is asked for this often, and soon after an event, but never more often than the pause allows. One request is
+// under way at a time.
 const REFRESH_MS = 5000;
 const SOON_MS = 300;
+const PAUSE_MS = 1000;
 // Questions that this agent passes on to all members are asked this often, and in a large cluster seldom.
 const FEW = 100;
 const ASKED_MS = 30000;
@@ -26,9 +28,12 @@ const node = new Node(api, byId("node"), byId("node-title"));
 const events = new Events(byId("events"), byId("pause"), byId("keys-too"));
 
 let timer = null;
+let due = Infinity;
+let refreshedAt = -Infinity;
+let following = null;
 let busy = false;
 let again = false;
-let askedAt = 0;
+let askedAt = -Infinity;
 let behind = new Map();
 
 function status(words, ok) {
@@ -36,31 +41,39 @@ function status(words, ok) {
   byId("status").dataset.ok = String(ok);
 }
 
+// Events never put off what is due: under a flood of them the list goes on.
 function soon(ms) {
-  clearTimeout(timer);
-  timer = setTimeout(refresh, ms);
+  const at = performance.now() + ms;
+  if (at < due) {
+    due = at;
+    clearTimeout(timer);
+    timer = setTimeout(refresh, ms);
+  }
 }
 
 async function refresh() {
+  due = Infinity;
   if (busy) {
     again = true;
     return;
   }
   busy = true;
   again = false;
+  refreshedAt = performance.now();
   try {
     const [list, info] = await Promise.all([api.get("/v1/members"), api.get("/v1/info")]);
     const begun = performance.now();
     members.show(list, behind);
     head(info);
+    performance.clearMeasures("update");
     performance.measure("update", { start: begun, end: performance.now() });
     services.show(await api.get("/v1/services"));
     node.refresh(list);
     status("connected", true);
     links.states(list);
     const interval = list.length > FEW ? MANY_ASKED_MS : ASKED_MS;
-    if (Date.now() - askedAt > interval) {
-      askedAt = Date.now();
+    if (performance.now() - askedAt > interval) {
+      askedAt = performance.now();
       askAll(list);
     }
   } catch (error) {
@@ -71,7 +84,7 @@ async function refresh() {
   } finally {
     busy = false;
   }
-  soon(again ? SOON_MS : REFRESH_MS);
+  soon(again ? PAUSE_MS : REFRESH_MS);
 }
 
 // The answers of all members arrive when they do; the page goes on meanwhile.
@@ -94,15 +107,22 @@ function head(info) {
   text(byId("warning"), words ?? "");
 }
 
+// One stream at a time: a page that is opened again with another token leaves the old one.
 async function follow() {
+  following?.abort();
+  const own = new AbortController();
+  following = own;
   for (let failed = 0; ; failed += 1) {
     try {
-      await api.stream("/v1/events", (event) => {
+      await api.stream("/v1/events", own.signal, (event) => {
         failed = 0;
         events.add(event);
-        soon(SOON_MS);
+        soon(Math.max(SOON_MS, refreshedAt + PAUSE_MS - performance.now()));
       });
     } catch (error) {
+      if (own.signal.aborted) {
+        return;
+      }
       if (error instanceof Refused && [401, 403].includes(error.status)) {
         events.note(`no events: ${error.message}`);
         return;
@@ -122,7 +142,7 @@ function ask(words) {
 }
 
 function route() {
-  const name = location.hash.startsWith("#/node/") ? decodeURIComponent(location.hash.slice(7)) : null;
+  const name = location.hash.startsWith("#/node/") ? decoded(location.hash.slice(7)) : null;
   byId("cluster-view").hidden = name !== null;
   byId("node-view").hidden = name === null;
   node.open(name);

@@ -391,6 +391,10 @@ fn the_view_opens_with_the_token_of_the_agents_own_file() {
     assert_eq!(ask(&address, "GET /v1/members", &[&head], "").status, 200);
     assert_eq!(ask(&address, "PUT /v1/keys/k", &[&head], "x").status, 403);
     agent.run(&["web", "--token", "nobody"]).failed(3, &["no token"]);
+    let odd = "[odd]\nrole = \"read\"\ntoken = \"+/= of base64, which others write so\"\n";
+    fs::write(cluster.dir("a").join("http-tokens.toml"), odd).unwrap();
+    let line = agent.run(&["web", "--token", "odd"]).succeeded().out;
+    assert!(line.contains("/#token=%2B%2F%3D%20of%20base64"), "{line}");
     agent.stop();
     let agent = cluster.start("a", &[]);
     agent.run(&["web"]).failed(2, &["--http"]);
@@ -580,4 +584,88 @@ fn a_clients_certificate_gives_its_role_until_it_is_revoked() {
     let mut said = Vec::new();
     let _ = plain.read_to_end(&mut said);
     assert!(!String::from_utf8_lossy(&said).contains("HTTP/1.1"), "{said:?}");
+}
+
+#[test]
+fn a_pipe_in_the_place_of_the_tokens_stops_neither_the_agent_nor_its_end() {
+    let cluster = Cluster::of(&["a"]);
+    let address = address();
+    let agent = agent(&cluster, &address);
+    let members = || ask(&address, "GET /v1/members", &[&bearer("read")], "").status;
+    assert_eq!(members(), 200);
+    let path = cluster.dir("a").join("http-tokens.toml");
+    let tokens = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+    for _ in 0..8 {
+        assert_eq!(members(), 401);
+    }
+    assert_eq!(ask(&address, "GET /livez", &[], "").status, 200);
+    let log = agent.log();
+    assert_eq!(log.matches("no token is accepted").count(), 1, "it is logged once: {log}");
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, tokens).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(members(), 200);
+    agent.stop();
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    cluster
+        .run(&["--dir", "a", "agent", "--listen", "127.0.0.1:0", "--http", &address])
+        .failed(2, &["http-tokens.toml", "is not a file"]);
+}
+
+#[test]
+fn a_question_ends_with_whoever_waits_for_it_and_one_client_has_few() {
+    let cluster = Cluster::of(&["a"]);
+    let address = address();
+    let agent = agent(&cluster, &address);
+    let question = |role: &str, within: u64| {
+        let line = format!("GET /v1/await?version=1&wait=9&within_ms={within} HTTP/1.1");
+        format!("{line}\r\nHost: {address}\r\nConnection: close\r\n{}\r\n\r\n", bearer(role))
+    };
+    let open = |role: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(question(role, 30_000).as_bytes()).unwrap();
+        stream
+    };
+    let waits = |stream: &TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        let said = stream.peek(&mut [0]).map_err(|error| error.kind());
+        said == Err(std::io::ErrorKind::WouldBlock)
+    };
+    // Opens as many as may be in progress, and some that are refused.
+    let fill = |role: &str| {
+        let mut held = Vec::new();
+        eventually("one is refused", || {
+            held.push(open(role));
+            held.iter().any(|stream| !waits(stream))
+        });
+        held
+    };
+    // It began before the others, and nobody leaves it.
+    let earlier = fill("watch");
+    let left = fill("read");
+    agent.run(&["set", "k", "v", "--wait", "1"]).succeeded();
+    drop(left);
+    eventually("they have ended", || {
+        !raw(&address, &question("read", 1)).body.contains("are in progress")
+    });
+    assert_eq!(earlier.iter().filter(|stream| waits(stream)).count(), 4, "those still wait");
+}
+
+#[test]
+fn a_request_names_one_host() {
+    let cluster = Cluster::of(&["a"]);
+    let address = address();
+    let _agent = agent(&cluster, &address);
+    let head = format!("Connection: close\r\n{}\r\n\r\n", bearer("read"));
+    let host = format!("Host: {address}\r\n");
+    let tags = |version: &str, hosts: &str| {
+        raw(&address, &format!("GET /v1/tags HTTP/{version}\r\n{hosts}{head}")).status
+    };
+    assert_eq!(tags("1.1", &host), 200);
+    assert_eq!(tags("1.1", &format!("{host}Host: evil.example\r\n")), 400);
+    assert_eq!(tags("1.1", ""), 400);
+    assert_eq!(tags("1.0", ""), 200);
 }

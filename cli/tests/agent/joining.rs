@@ -449,3 +449,29 @@ fn the_first_start_refuses_what_it_cannot_make() {
     agent(&["--dir", "a", "--node", "b"]).failed(2, &["--create or --join"]);
     assert!(!cluster.dir("b").join("node.pem").exists());
 }
+
+#[test]
+fn the_door_of_the_issuer_is_no_seed() {
+    let cluster = Cluster::of(&["a"]);
+    let places = places();
+    let issuer = issuing_at(&cluster, "a", "pki", &places);
+    let token = token(&issuer, &[]);
+    let line = ["join", &token, &places[1], "--dir", "b", "--node", "b"];
+    cluster.run(&line).failed(2, &["port of its gossip"]);
+    nothing_is_left(&cluster);
+    // The token is still good.
+    join(&cluster, &token, &["--node", "b"]).succeeded();
+}
+
+#[test]
+fn a_first_start_that_was_cut_off_before_its_certificate_is_done_again() {
+    let cluster = Cluster::new();
+    fs::create_dir(cluster.dir("a")).unwrap();
+    let create = ["--create", "shop", "--listen", "127.0.0.1:0"];
+    cluster.start("a", &create).stop();
+    for made_last in ["node.key", "node.pem", "gossipmonger.toml"] {
+        fs::remove_file(cluster.dir("a").join(made_last)).unwrap();
+    }
+    let a = cluster.start("a", &create);
+    a.run(&["token", "create"]).succeeded();
+}

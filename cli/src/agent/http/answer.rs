@@ -10,7 +10,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
 use serde::Deserialize;
@@ -21,10 +21,11 @@ use tokio::{
         split,
     },
     sync::mpsc,
+    task::JoinSet,
     time::timeout,
 };
 
-use super::connection::Link;
+use super::{Proof, connection::Link};
 use crate::{
     admin::{Answer, Code, Failure, LINE_BYTES_MAX},
     agent::server::{
@@ -99,7 +100,7 @@ async fn read(agent: &Agent, who: &Who, body: Incoming) -> Result<Bytes, Respons
     }
 }
 
-/// Has a request handled as that of any caller, and passes on the answer. `still`: whether the caller may go on to read
+/// Has a request handled as that of any caller, and passes on the answer. `proof`: whether the caller may go on to read
 /// a stream.
 pub(super) async fn respond(
     agent: &Arc<Agent>,
@@ -107,12 +108,13 @@ pub(super) async fn respond(
     route: &Route,
     line: String,
     who: Who,
-    still: impl Fn() -> bool + Send + 'static,
+    proof: Proof,
 ) -> Response<Body> {
     let (near, far) = duplex(PIPE_BYTES);
     let ((from, to), (answers, mut requests)) = (split(near), split(far));
     let (serving, ends) = (Arc::clone(agent), link.ends());
-    tokio::spawn(async move {
+    let mut making = JoinSet::new();
+    making.spawn(async move {
         let mut caller = Caller::new(from, to, who);
         if let Err(error) = caller.serve(&serving).await {
             tracing::debug!("a request over HTTP broke off: {error}");
@@ -123,9 +125,13 @@ pub(super) async fn respond(
         }
         let _ = to.shutdown().await;
     });
+    // A question ends with whoever waits for the answer; a change is carried out.
+    if route.method != Method::GET {
+        making.detach_all();
+    }
     // A caller that refuses before it has read everything says why.
     let _ = requests.write_all(line.as_bytes()).await;
-    let mut lines = Lines(BufReader::new(answers));
+    let mut lines = Lines { answers: BufReader::new(answers), _making: making };
     let mut response = match (lines.next().await, route.answer) {
         (Ok(Some(Answer::Error(failure))), _) => failed(&failure),
         (Ok(Some(Answer::Done(done))), Shape::One) => whole(done.get()),
@@ -136,7 +142,7 @@ pub(super) async fn respond(
         (Ok(Some(Answer::Item(first))), Shape::Stream) => {
             // The other end of the pipe is the caller's sign that its reader is still there.
             passed_on("text/event-stream", |to| async move {
-                stream(lines, first, to, still).await;
+                stream(lines, first, to, &proof).await;
                 drop(requests);
             })
         }
@@ -153,13 +159,17 @@ pub(super) async fn respond(
 type Part = Answer<Box<RawValue>, Box<RawValue>>;
 
 /// The lines of an answer.
-struct Lines(BufReader<ReadHalf<DuplexStream>>);
+struct Lines {
+    answers: BufReader<ReadHalf<DuplexStream>>,
+    /// What makes them; it ends when this is dropped.
+    _making: JoinSet<()>,
+}
 
 impl Lines {
     /// The next one; `None`: there are no more.
     async fn next(&mut self) -> io::Result<Option<Part>> {
         let mut line = Vec::new();
-        (&mut self.0).take(LINE_BYTES_MAX as u64 * 2).read_until(b'\n', &mut line).await?;
+        (&mut self.answers).take(LINE_BYTES_MAX as u64 * 2).read_until(b'\n', &mut line).await?;
         if line.is_empty() {
             return Ok(None);
         }
@@ -207,7 +217,7 @@ async fn list(mut lines: Lines, first: Box<RawValue>, to: Chunks) {
 }
 
 /// Server-sent events, until the caller may not read them any more.
-async fn stream(lines: Lines, first: Box<RawValue>, to: Chunks, still: impl Fn() -> bool) {
+async fn stream(lines: Lines, first: Box<RawValue>, to: Chunks, proof: &Proof) {
     let event = |item: &RawValue| Bytes::from(format!("data: {}\n\n", item.get()));
     if to.send(Ok(event(&first))).await.is_err() {
         return;
@@ -221,7 +231,7 @@ async fn stream(lines: Lines, first: Box<RawValue>, to: Chunks, still: impl Fn()
             biased;
             () = to.closed() => return,
             _ = check.tick() => {
-                if still() {
+                if proof.holds().await {
                     continue;
                 }
                 return;

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Http, patient::Patient};
-use crate::agent::server::Agent;
+use crate::agent::server::{Agent, Who};
 
 /// The other end of a connection.
 #[derive(Clone, Debug)]
@@ -39,8 +39,8 @@ pub(super) enum End {
 
 #[derive(Debug, Default)]
 struct State {
-    /// It has proved who it is.
-    known: AtomicBool,
+    /// The client that it has first proved to be.
+    client: OnceLock<String>,
     /// The node ends when this connection has.
     ends: AtomicBool,
 }
@@ -77,12 +77,15 @@ impl Link {
     }
 
     /// It has proved who it is.
-    pub(super) fn known(&self) {
-        self.state.known.store(true, Ordering::Relaxed);
+    pub(super) fn known(&self, who: &Who) {
+        if let Who::Guest(guest) = who {
+            self.state.client.get_or_init(|| guest.name.clone());
+        }
     }
 
-    pub(super) fn is_known(&self) -> bool {
-        self.state.known.load(Ordering::Relaxed)
+    /// The client that it has first proved to be.
+    pub(super) fn client(&self) -> Option<&str> {
+        self.state.client.get().map(String::as_str)
     }
 
     pub(super) fn ends(&self) -> Ends {

@@ -1,6 +1,6 @@
 //! Who asks, and whether a page of another site makes a browser ask.
 
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
 use super::{
@@ -38,6 +38,11 @@ impl Gate {
         let End::Remote { shown, .. } = link.end() else { return Ok(()) };
         let headers = request.headers();
         let text = |name| headers.get(name).map(|value: &http::HeaderValue| value.to_str().ok());
+        let one = headers.get_all(header::HOST).iter().count() == 1;
+        // A proxy in front may have judged by the other one. HTTP/1.0 needs none.
+        if !one && (headers.contains_key(header::HOST) || request.version() > Version::HTTP_10) {
+            return Err(boxed(StatusCode::BAD_REQUEST, Code::Usage, "one Host is wanted"));
+        }
         // A browser always names it.
         let host = match text(header::HOST) {
             None => "localhost",
@@ -60,7 +65,7 @@ impl Gate {
     }
 
     /// Who makes a request.
-    pub(super) fn who(
+    pub(super) async fn who(
         &self,
         agent: &Agent,
         link: &Link,
@@ -69,7 +74,7 @@ impl Gate {
         let End::Remote { address, shown } = link.end() else { return Ok(Who::Owner) };
         let remote = address.to_string();
         if let Some(token) = bearer(headers) {
-            let Some((name, role)) = self.tokens.find(token) else {
+            let Some((name, role)) = self.tokens.find(token).await else {
                 agent.count_refused();
                 return Err(unknown("no such token"));
             };
@@ -89,7 +94,7 @@ impl Gate {
     }
 
     /// Whether the metrics are for the one who asks: each role may read them.
-    pub(super) fn metrics(
+    pub(super) async fn metrics(
         &self,
         agent: &Agent,
         link: &Link,
@@ -98,7 +103,7 @@ impl Gate {
         if self.public_metrics {
             return Ok(());
         }
-        self.who(agent, link, request.headers()).map(drop)
+        self.who(agent, link, request.headers()).await.map(|who| link.known(&who))
     }
 }
 

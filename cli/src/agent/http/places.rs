@@ -1,5 +1,5 @@
 //! The places of TCP connections. If all are taken, the oldest connection that has not proved who it is makes room:
-//! whoever opens many shuts out nobody who has.
+//! whoever opens many shuts out nobody who has. If all have, the oldest one of the client that has most makes room.
 
 use std::{
     collections::BTreeMap,
@@ -103,8 +103,21 @@ impl Places {
         if !crowded && self.open.len() < CONNECTIONS_MAX {
             return true;
         }
-        let unknown = |open: &&Open| !open.link.is_known() && (!crowded || open.source == source);
-        let oldest = self.open.iter().find(|(_, open)| unknown(open)).map(|(place, _)| *place);
+        let mut held = BTreeMap::<Option<&str>, usize>::new();
+        let candidates = || self.open.iter().filter(|(_, open)| !crowded || open.source == source);
+        for (_, open) in candidates() {
+            *held.entry(open.link.client()).or_default() += 1;
+        }
+        let most = match held.get(&None) {
+            Some(_) => None,
+            // A client gives up no connection for its first one.
+            None => match held.into_iter().max_by_key(|(_, connections)| *connections) {
+                Some((client, 2..)) => client,
+                _ => return false,
+            },
+        };
+        let oldest = candidates().find(|(_, open)| open.link.client() == most);
+        let oldest = oldest.map(|(place, _)| *place);
         let Some(open) = oldest.and_then(|place| self.open.remove(&place)) else { return false };
         open.task.abort();
         true
@@ -115,7 +128,15 @@ impl Places {
 mod tests {
     use std::future::pending;
 
+    use gossipmonger::tls::Role;
+
     use super::*;
+    use crate::agent::server::{Guest, Who};
+
+    fn prove(open: &Open, name: &str) {
+        let (name, remote) = (name.to_owned(), String::new());
+        open.link.known(&Who::Guest(Guest { name, role: Role::Read, remote }));
+    }
 
     fn from(host: u8) -> SocketAddr {
         ([10, 0, 0, host], 1).into()
@@ -126,7 +147,7 @@ mod tests {
         let mut places = Places::default();
         let take = |places: &mut Places, host| places.take(true, from(host), |_| pending());
         assert!(take(&mut places, 1));
-        places.open.values().for_each(|open| open.link.known());
+        places.open.values().for_each(|open| prove(open, "first"));
         for n in 1..CONNECTIONS_MAX {
             assert!(take(&mut places, 2 + (n % 100) as u8));
         }
@@ -134,8 +155,25 @@ mod tests {
         assert!(take(&mut places, 200));
         assert_eq!(places.open.len(), CONNECTIONS_MAX);
         assert!(places.open.contains_key(&0) && !places.open.contains_key(&second));
-        places.open.values().for_each(|open| open.link.known());
-        assert!(!take(&mut places, 201), "nobody makes room who is known");
+        for (n, open) in places.open.values().enumerate() {
+            prove(open, &n.to_string());
+        }
+        assert!(!take(&mut places, 201), "nobody makes room who is known and has no second one");
+    }
+
+    #[tokio::test]
+    async fn one_client_at_many_addresses_shuts_out_no_other_one() {
+        let mut places = Places::default();
+        let take = |places: &mut Places, host| places.take(false, from(host), |_| pending());
+        assert!(take(&mut places, 1));
+        places.open.values().for_each(|open| prove(open, "other"));
+        for n in 0..2 * CONNECTIONS_MAX {
+            assert!(take(&mut places, 2 + (n % 4) as u8));
+            places.open.values().for_each(|open| prove(open, "many"));
+        }
+        assert_eq!(places.open.len(), CONNECTIONS_MAX);
+        assert_eq!(places.open[&0].link.client(), Some("other"));
+        assert!(take(&mut places, 1), "one of those makes room");
     }
 
     #[tokio::test]

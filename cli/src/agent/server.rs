@@ -40,6 +40,7 @@ use super::{
     paths,
     pause::Pause,
     places::{CLIENT_WATCHERS_MAX, WATCHERS_MAX, WATCHERS_PER_CLIENT, Watchers, answer_time},
+    probe,
     reload::{self, Reloader},
     renewal::Renewal,
     spread,
@@ -385,6 +386,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
             Request::Members => self.members(agent).await,
             Request::Paths => self.paths(agent).await,
             Request::Reachability => self.reachability(agent).await,
+            Request::Copies { prefix } => self.copies(agent, prefix).await,
             Request::Services => self.services(agent).await,
             Request::Callers { service } => self.callers(agent, service).await,
             Request::WhyService { service } => self.why_service(agent, &service).await,
@@ -742,6 +744,9 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
         Request::Await { version, wait, within_ms } => {
             line(spread::wait(agent, version, wait, within_ms).await?)
         }
+        Request::Probe { node: peer, calls, bytes } => {
+            line(probe::probe(agent, peer, calls, bytes).await?)
+        }
         Request::Rtt { node: peer } => line(paths::rtt(agent, peer).await?),
         Request::Info => line(info(agent)),
         Request::Call { node: peer, service, method, question, within_ms } => {
@@ -773,6 +778,7 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
         | Request::Members
         | Request::Paths
         | Request::Behind
+        | Request::Copies { .. }
         | Request::Config
         | Request::Monitor { .. }
         | Request::LogTail

@@ -171,7 +171,7 @@ fn measure(agent: &Target, args: &Args, nodes: Nodes, keys: &Keys) -> Result<Mea
     out.insert("seconds".into(), args.seconds.into());
     out.insert("value_bytes".into(), args.value_bytes.into());
     let written = writes::write(agent, args, &nodes, keys)?;
-    // Nodes that ended meanwhile are named, and neither counted nor called.
+    // Nodes that were lost meanwhile are named and not called; the spread is void.
     let nodes = nodes.again(agent, args.per_datacenter)?;
     out.insert("nodes".into(), nodes.by_datacenter());
     out.insert("left_out".into(), json!(nodes.left_out));

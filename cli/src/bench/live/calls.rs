@@ -39,11 +39,9 @@ pub(super) fn latency(
         let sum = sums.entry(datacenter.clone()).or_default();
         sum.nodes += 1;
         // The first call may dial a connection: `bench dial` measures that.
-        if !sum.call(agent, node, (1, SMALL_BYTES), &mut faults)? {
+        if !Sum::default().call(agent, node, (1, SMALL_BYTES), &mut faults)? {
             continue;
         }
-        (sum.calls, sum.sent, sum.received) = (0, 0, 0);
-        sum.replies_ms.pop();
         let mut left = args.calls;
         while left > 0 {
             let calls = left.min(PROBE_CALLS_MAX as usize);
@@ -55,7 +53,11 @@ pub(super) fn latency(
     }
     let total = |part: fn(&Sum) -> usize| sums.values().map(part).sum::<usize>();
     let (calls, replies) = (total(|sum| sum.calls), total(|sum| sum.replies_ms.len()));
-    faults.require(calls > 0, || "no node could be called".to_owned());
+    let wanted = nodes.called.len() * args.calls;
+    faults.require(wanted > 0, || "no node could be called".to_owned());
+    faults.require(calls == wanted && replies == wanted, || {
+        format!("of {wanted} calls {calls} were made, and {replies} had the right reply")
+    });
     out.insert("calls".into(), calls.into());
     out.insert("replies".into(), replies.into());
     let by: Value = sums
@@ -92,7 +94,10 @@ pub(super) fn throughput(
     }
     let total = |part: fn(&Sum) -> u64| sums.values().map(part).sum::<u64>();
     let (sent, received) = (total(|sum| sum.sent), total(|sum| sum.received));
-    faults.require(received > 0, || "no node has counted a byte".to_owned());
+    let wanted = args.bytes as u64;
+    faults.require(sent == wanted && received == wanted, || {
+        format!("of {wanted} bytes {sent} were sent, and the receivers have counted {received}")
+    });
     out.insert("bytes_sent".into(), sent.into());
     out.insert("bytes_received".into(), received.into());
     let by: Value = sums.iter().map(|(name, sum)| (name.to_string(), sum.throughput())).collect();

@@ -19,7 +19,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(super) struct Nodes {
     pub(super) own: String,
-    /// All live nodes but the agent's own.
+    /// All nodes that are live or suspect, but the agent's own.
     pub(super) live: BTreeMap<NodeId, Datacenter>,
     /// Those of them that are called.
     pub(super) called: BTreeMap<NodeId, Datacenter>,
@@ -29,6 +29,8 @@ pub(super) struct Nodes {
     /// All nodes that have not left: more than half of them are a quorum.
     pub(super) known: usize,
     pub(super) left_out: Vec<LeftOut>,
+    /// Those that were counted at the beginning, and are not any more.
+    pub(super) lost: Vec<NodeId>,
 }
 
 /// A node that is not counted, or not called.
@@ -79,6 +81,8 @@ impl Nodes {
         }
         nodes.left_out.extend(news);
         nodes.known = self.known;
+        nodes.lost =
+            self.live.keys().filter(|node| !nodes.live.contains_key(*node)).cloned().collect();
         Ok(nodes)
     }
 
@@ -94,7 +98,8 @@ impl Nodes {
                 nodes.own_datacenter = Some(datacenter);
                 continue;
             }
-            if state != State::Live {
+            // A suspect is one that the others still send to and ask.
+            if !matches!(state, State::Live | State::Suspect) {
                 let why = format!("not counted, this agent sees it {}", state.as_str());
                 nodes.left_out.push(LeftOut { node, datacenter, why });
                 continue;

@@ -84,7 +84,7 @@ impl Spread {
         args: &Args,
         out: &mut Report,
     ) -> Result<(), CliError> {
-        let mut faults = self.faults(args);
+        let mut faults = self.faults(args, nodes);
         let copies = client::list(agent, Request::Copies { prefix: keys.prefix().to_owned() })?;
         let checked = compare(nodes, &keys.sums(), &copies, &mut faults);
         if faults.is_empty() {
@@ -110,8 +110,15 @@ impl Spread {
         Ok(())
     }
 
-    fn faults(&self, args: &Args) -> Faults {
+    fn faults(&self, args: &Args, nodes: &Nodes) -> Faults {
         let mut faults = Faults::default();
+        for node in &nodes.lost {
+            faults.require(false, || {
+                format!(
+                    "{node} was lost while it was measured: the answers of the others waited for it"
+                )
+            });
+        }
         let (writes, wanted) = (self.writes, args.writes());
         faults.require(writes == wanted, || format!("{writes} of {wanted} writes were made"));
         let nowhere = self.nowhere;

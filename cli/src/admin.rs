@@ -118,6 +118,12 @@ pub(crate) enum Request {
     Rtt { node: NodeId },
     /// Items: [`ReachView`](super::paths::ReachView), of all members; done: [`Nothing`].
     Reachability,
+    /// Done: [`ProbeView`](super::probe::ProbeView): so many calls to the agent of a node, one after the other, each with
+    /// so many bytes.
+    Probe { node: NodeId, calls: u32, bytes: usize },
+    /// Items: [`CopiesView`](super::probe::CopiesView): the copies of keys of the agent's own node that all members have;
+    /// done: [`Nothing`].
+    Copies { prefix: String },
     /// Items: [`ConfigRow`](super::effective::ConfigRow); done: [`Nothing`].
     Config,
     /// Items: [`LogItem`](super::monitor::LogItem); done, when the node ends: [`Nothing`].
@@ -172,6 +178,7 @@ impl Request {
             Self::List { node, .. }
             | Self::Why { node }
             | Self::Rtt { node }
+            | Self::Probe { node, .. }
             | Self::Remove { node }
             | Self::Revoke { node, .. } => node.to_string(),
             Self::Call { node, service, method, .. } => format!("{node} {service:?} {method}"),

@@ -24,6 +24,7 @@ mod paths;
 mod pause;
 mod peers;
 mod places;
+mod probe;
 mod reload;
 pub(crate) mod renewal;
 mod server;

@@ -154,6 +154,19 @@ pub(crate) static ROUTES: &[Route] = &[
         Shape::List,
         "Which node hears which, as all members say",
     ),
+    post(
+        "probe",
+        "/v1/members/{node}/probe",
+        &[NODE, number("calls", "How many calls"), number("bytes", "The bytes of each")],
+        "Call the agent of a node, and count at both ends",
+    ),
+    get(
+        "copies",
+        "/v1/copies",
+        &[text("prefix", "Only keys that begin with it")],
+        Shape::List,
+        "The copies of this node's keys that all members have",
+    ),
     get(
         "config",
         "/v1/config",
@@ -377,7 +390,7 @@ impl Route {
         for field in self.fields.iter().filter(|field| field.kind == Kind::Flag) {
             line.insert(field.name.to_owned(), false.into());
         }
-        if ["list", "watch", "keys"].contains(&self.name) {
+        if ["list", "watch", "keys", "copies"].contains(&self.name) {
             line.insert("prefix".to_owned(), "".into());
         }
         line.extend(fields);

@@ -2,7 +2,7 @@
 //!
 //! `join`, `spread`, `load`, `bulk` and `fail` use the command line and output of the benchmarks of other cluster
 //! libraries, `calls`, `casts` and `dial` those of libraries for calls; `throughput`, `exchange` and `flow` are our own. `provide` and `drive` are members of a
-//! cluster on several hosts. Each prints one JSON object as its last line.
+//! cluster on several hosts; `live` measures a cluster that runs. Each prints one JSON object as its last line.
 //! docs/benchmarks.md explains the figures.
 //!
 //! A measurement whose work was not done is void: its figures are null, and the command fails ([`faults`]).
@@ -19,7 +19,7 @@ use self::{
     lag::Lag,
     quota::Quota,
 };
-use super::{error::CliError, stopwatch::Stopwatch};
+use super::{error::CliError, remote::Target, stopwatch::Stopwatch};
 
 mod bulk;
 mod calls;
@@ -35,6 +35,7 @@ mod handshake;
 mod heads;
 mod hosts;
 mod lag;
+mod live;
 mod load;
 pub(super) mod machine;
 mod quota;
@@ -62,6 +63,8 @@ enum What {
     Provide(Box<hosts::Provide>),
     /// Run a member of a cluster that calls the members with `bench provide`, and measure the calls.
     Drive(Box<hosts::Drive>),
+    /// Measure the running cluster of an agent: spread of writes, round trips, calls and throughput by datacenter.
+    Live(Box<live::Args>),
     /// Use CPU until the input ends, as a competitor of a measurement with `--cores`.
     #[command(hide = true)]
     Spin,
@@ -143,6 +146,11 @@ impl Args {
     pub(crate) const fn is_member(&self) -> bool {
         matches!(self.what, What::Provide(_) | What::Drive(_))
     }
+
+    /// Whether this asks a running agent. All others start nodes of their own.
+    pub(crate) const fn asks_an_agent(&self) -> bool {
+        matches!(self.what, What::Live(_))
+    }
 }
 
 /// Measures, and prints the result as one line of JSON.
@@ -150,11 +158,17 @@ impl Args {
 /// # Errors
 /// Exit 2 for arguments out of range; 1 if nodes cannot start, or the measurement is void; the codes of `agent` for a
 /// member that cannot run.
-pub(crate) fn run(dir: &Path, args: Args) -> Result<(), CliError> {
+pub(crate) fn run(agent: &Target, dir: &Path, args: Args) -> Result<(), CliError> {
+    if args.asks_an_agent() && args.cores.is_some() {
+        return Err(CliError::usage(
+            "--cores is for measurements in this process; bench live measures agents that run already",
+        ));
+    }
     let quota = args.cores.map(Quota::take).transpose()?;
     match args.what {
         What::Provide(args) => hosts::provide(dir, *args),
         What::Drive(args) => hosts::drive(dir, *args),
+        What::Live(args) => live::run(agent, &args),
         What::Inside(what) => run_inside(what, quota),
         What::Spin => {
             quota::spin();

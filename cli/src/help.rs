@@ -9,6 +9,7 @@ pub(crate) fn explained(mut command: Command) -> Command {
     for (path, examples) in EXAMPLES {
         command = at(command, path, &|command| command.after_help(text(examples)));
     }
+    command = with_connection(command, "bench", "live");
     for name in LOCAL {
         command = without_connection(command, name);
     }
@@ -21,6 +22,14 @@ fn at(command: Command, path: &str, change: &dyn Fn(Command) -> Command) -> Comm
         None => command.mut_subcommand(path, change),
         Some((first, rest)) => command.mut_subcommand(first, |inner| at(inner, rest, change)),
     }
+}
+
+/// Keeps the flags that say which agent is asked for one subcommand of a command that has none.
+fn with_connection(command: Command, name: &str, inner: &str) -> Command {
+    let flags =
+        command.get_arguments().filter(|flag| remote::FLAGS.contains(&flag.get_id().as_str()));
+    let shown: Vec<_> = flags.cloned().collect();
+    command.mut_subcommand(name, |outer| outer.mut_subcommand(inner, |inner| inner.args(shown)))
 }
 
 /// Hides the flags that say which agent is asked. They are still parsed, so that an error can say why they are refused.
@@ -83,7 +92,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("reload", &["--dir a reload"]),
     ("leave", &["--dir c leave"]),
     ("demo", &["demo", "demo --help"]),
-    ("bench", &["bench spread --nodes 50", "bench calls"]),
+    ("bench", &["bench spread --nodes 50", "bench calls", "--dir a bench live"]),
     ("simulate", &["simulate --scenario idle --nodes 1000"]),
     ("completions", &["completions bash"]),
 ];
@@ -138,8 +147,11 @@ mod tests {
                 program().try_get_matches_from(["gossipmonger", name, "--help"]).unwrap_err();
             assert!(!help.to_string().contains("--client-key"), "{name}: {help}");
         }
-        let help = program().try_get_matches_from(["gossipmonger", "members", "--help"]);
-        assert!(help.unwrap_err().to_string().contains("--client-key"));
+        for line in [&["members"][..], &["bench", "live"]] {
+            let line = [&["gossipmonger"], line, &["--help"]].concat();
+            let help = program().try_get_matches_from(line).unwrap_err().to_string();
+            assert!(help.contains("--client-key"), "{help}");
+        }
     }
 
     #[test]

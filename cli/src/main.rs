@@ -39,6 +39,7 @@ mod notices;
 mod output;
 mod paths;
 mod plot;
+mod probe;
 mod revocations;
 mod remote;
 mod services;
@@ -143,10 +144,10 @@ impl Command {
             | Self::Join(_)
             | Self::Agent(_)
             | Self::Demo(_)
-            | Self::Bench(_)
             | Self::Simulate(_)
             | Self::Completions { .. }
             | Self::Man(_) => false,
+            Self::Bench(args) => args.asks_an_agent(),
             Self::Cert(args) => args.asks_an_agent(),
             // `token` itself reports that it is for the agent's own machine.
             Self::Token(_)
@@ -183,7 +184,7 @@ impl Command {
     /// Whether the command uses `--dir`.
     fn has_directory(&self) -> bool {
         match self {
-            Self::Bench(args) => args.is_member(),
+            Self::Bench(args) => args.is_member() || args.asks_an_agent(),
             Self::Demo(_) | Self::Simulate(_) | Self::Man(_) => false,
             _ => true,
         }
@@ -246,7 +247,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Reload(args) => control::reload(agent, &args),
         Command::Leave(args) => control::leave(agent, &args),
         Command::Demo(args) => demo::run(args),
-        Command::Bench(args) => bench::run(dir, args),
+        Command::Bench(args) => bench::run(agent, dir, args),
         Command::Simulate(args) => simulate::run(args),
         Command::Completions { shell } => completion::registration(shell),
         Command::Man(args) => man::man(program(), &args),
@@ -280,6 +281,7 @@ mod tests {
             "gossipmonger demo --dir d",
             "gossipmonger bench calls --dir d",
             "gossipmonger bench drive --agent x:1",
+            "gossipmonger bench spread --cert d",
         ] {
             assert!(refused(line).is_some(), "{line}");
         }
@@ -288,6 +290,8 @@ mod tests {
             "gossipmonger --agent x:1 --client-key k cert revoke b",
             "gossipmonger cert show --dir d",
             "gossipmonger bench provide --dir d",
+            "gossipmonger bench live --dir d",
+            "gossipmonger bench live --agent x:1 --cert d",
         ] {
             assert_eq!(refused(line), None, "{line}");
         }

@@ -115,6 +115,14 @@ pub(crate) struct OfferView {
 }
 
 impl OfferView {
+    /// The node, if it is an agent that can be called by `bench live`: a program may be a node too, and version 1.0 of
+    /// the service lacks the calls.
+    pub(crate) fn probed(self) -> Option<NodeId> {
+        let version = self.version.to_string();
+        let minor = version.strip_prefix("1.").and_then(|minor| minor.parse::<u16>().ok());
+        (self.service.as_str() == AGENTS && minor >= Some(1)).then_some(self.node)
+    }
+
     /// `local`: the agent's own node.
     pub(crate) fn new(listed: Listed, local: &NodeId) -> Self {
         Self {

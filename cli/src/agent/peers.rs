@@ -18,15 +18,20 @@ use super::{
     notices::{self, Notices},
     reload::own_tags,
 };
-use crate::admin::{State, rounded};
+use crate::{
+    admin::{State, rounded},
+    probe::sum,
+};
 
 gossipmonger::service! {
     /// What agents ask each other.
-    pub(super) struct Agents = "gossipmonger.agent", 1.0;
+    pub(super) struct Agents = "gossipmonger.agent", 1.1;
     1: call Ping -> (), idempotent;
     2: call AskPaths -> Paths, idempotent;
     3: call AskHeld -> Option<Held>, idempotent;
     4: call Notice -> Result<Noticed, String>;
+    5: call Probe -> Probed, idempotent, since 1;
+    6: call AskCopies -> Copies, idempotent, since 1;
 }
 
 /// Asks for nothing: the caller measures the time.
@@ -41,6 +46,37 @@ pub(super) struct AskPaths;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct AskHeld {
     pub(super) owner: NodeId,
+}
+
+/// Bytes that the node counts.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Probe {
+    pub(super) number: u64,
+    pub(super) payload: String,
+}
+
+/// What the node has received of a [`Probe`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Probed {
+    pub(super) number: u64,
+    pub(super) bytes: u64,
+    pub(super) sum: u64,
+}
+
+/// Asks for the copies of a node's keys.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct AskCopies {
+    pub(super) owner: NodeId,
+    pub(super) prefix: String,
+}
+
+/// Copies of a node's keys.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Copies {
+    /// Each key, and the [`sum`] of its value.
+    pub(super) sums: Vec<(String, u64)>,
+    /// How many are left out, since there were too many.
+    pub(super) omitted: u32,
 }
 
 /// An event or a query of an operator at the agent that calls.
@@ -93,6 +129,7 @@ pub(super) struct Held {
 /// Offers the service.
 pub(super) async fn offer(node: &Gossipmonger, notices: Arc<Notices>) -> Result<Offer, OfferError> {
     let (hears, holds, tagged) = (node.clone(), node.clone(), node.clone());
+    let copies = node.clone();
     node.offer::<Agents>(Access::members())
         .room(RUNNING_MAX, WAITING_MAX)
         .call(|_: Ping, _| async {})
@@ -107,6 +144,11 @@ pub(super) async fn offer(node: &Gossipmonger, notices: Arc<Notices>) -> Result<
         .call(move |notice: Notice, context| {
             let taken = take(&tagged, &notices, notice, &context);
             async move { taken }
+        })
+        .call(|probe: Probe, _| async move { Probed::of(&probe) })
+        .call(move |ask: AskCopies, _| {
+            let found = Copies::of(&copies, &ask);
+            async move { found }
         })
         .start_built_in()
         .await
@@ -130,6 +172,24 @@ fn take(
 fn held(node: &Gossipmonger, owner: &NodeId) -> Option<Held> {
     let (generation, version) = node.snapshot().version(owner)?;
     Some(Held { generation, version })
+}
+
+impl Probed {
+    pub(super) fn of(probe: &Probe) -> Self {
+        let payload = probe.payload.as_bytes();
+        Self { number: probe.number, bytes: payload.len() as u64, sum: sum(payload) }
+    }
+}
+
+impl Copies {
+    /// What this node has.
+    fn of(node: &Gossipmonger, ask: &AskCopies) -> Self {
+        let snapshot = node.snapshot();
+        let mut found = snapshot.prefix(&ask.owner, &ask.prefix);
+        let sums = found.by_ref().take(COPIES_MAX);
+        let sums = sums.map(|(key, value)| (key.to_string(), sum(value))).collect();
+        Self { sums, omitted: u32::try_from(found.count()).unwrap_or(u32::MAX) }
+    }
 }
 
 impl Paths {
@@ -217,5 +277,7 @@ const RUNNING_MAX: usize = 8;
 const WAITING_MAX: usize = 128;
 /// Paths that one answer has: each needs some 100 bytes. A node has about ten neighbours.
 const PATHS_MAX: usize = 512;
+/// Keys in one answer about copies: each needs at most some 520 bytes.
+const COPIES_MAX: usize = 128;
 /// Members that are not live in one answer.
 const NOT_LIVE_MAX: usize = 256;

@@ -41,6 +41,7 @@ use super::{
     paths,
     pause::Pause,
     places::{CLIENT_WATCHERS_MAX, WATCHERS_MAX, WATCHERS_PER_CLIENT, Watchers, answer_time},
+    probe,
     reload::{self, Reloader},
     renewal::Renewal,
     spread,
@@ -403,6 +404,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
             Request::Members => self.members(agent).await,
             Request::Paths => self.paths(agent).await,
             Request::Reachability => self.reachability(agent).await,
+            Request::Copies { prefix } => self.copies(agent, prefix).await,
             Request::Services => self.services(agent).await,
             Request::Callers { service } => self.callers(agent, service).await,
             Request::WhyService { service } => self.why_service(agent, &service).await,
@@ -766,6 +768,9 @@ async fn done(
             line(spread::wait(agent, version, wait, within_ms).await?)
         }
         Request::Rtt { node: peer } => line(paths::rtt(agent, client, peer).await?),
+        Request::Probe { node: peer, calls, bytes } => {
+            line(probe::probe(agent, client, peer, (calls, bytes)).await?)
+        }
         Request::Info => line(info(agent)),
         Request::Call { node: peer, service, method, question, within_ms } => {
             line(call(node, peer, &service, (method, question), within_ms).await?)
@@ -796,6 +801,7 @@ async fn done(
         | Request::Members
         | Request::Paths
         | Request::Behind
+        | Request::Copies { .. }
         | Request::Config
         | Request::Monitor { .. }
         | Request::LogTail

@@ -5,9 +5,14 @@ use serde_json::{Value, json};
 use super::rounded;
 
 /// Median, 99th percentile, largest and count, in the unit of the samples; null without any.
-pub(super) fn quantiles(mut samples: Vec<f64>) -> Value {
+pub(super) fn quantiles(samples: Vec<f64>) -> Value {
+    quantiles_to(samples, 1)
+}
+
+/// The same with so many digits.
+pub(super) fn quantiles_to(mut samples: Vec<f64>, digits: i32) -> Value {
     samples.sort_by(f64::total_cmp);
-    let at = |part| quantile(&samples, part).map_or(Value::Null, |value| rounded(value, 1));
+    let at = |part| quantile(&samples, part).map_or(Value::Null, |value| rounded(value, digits));
     if samples.is_empty() {
         return Value::Null;
     }

@@ -15,6 +15,7 @@ mod joining;
 mod journal;
 mod lifetime;
 mod looking;
+mod measuring;
 mod naming;
 mod outside;
 mod paths;

@@ -181,7 +181,9 @@ fn open(path: &Path) -> Result<(fs::File, Metadata), CliError> {
             &"is not a file: put the tokens into a file, or take it away and have one made",
         ));
     }
-    if metadata.mode() & 0o077 != 0 {
+    // As for keys: Kubernetes mounts a secret as root's, readable for the group of the process.
+    let refused = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    if metadata.mode() & refused != 0 {
         return Err(wrong(&"others may read the tokens: make it private with chmod 600"));
     }
     Ok((file, metadata))
@@ -266,7 +268,7 @@ mod tests {
     #[test]
     fn refuses_a_file_that_others_may_read_and_one_that_is_wrong_and_quotes_no_token() {
         let (_directory, path) = file(&format!("[a]\nrole = \"read\"\ntoken = \"{SECRET}\"\n"));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(Tokens::prepare(&path).unwrap_err().to_string().contains("chmod 600"));
         for wrong in [
             format!("[a]\nrole = \"king\"\ntoken = \"{SECRET}\"\n"),

@@ -148,7 +148,7 @@ impl Spread {
                 faults.require(have >= live, || format!("{have} of {live} nodes have all writes"));
             }
             Err(error) => {
-                faults.require(false, || format!("not all nodes have all writes: {error}"))
+                faults.require(false, || format!("not all nodes have all writes: {error}"));
             }
         }
         faults
@@ -167,8 +167,8 @@ impl Spread {
 }
 
 /// The time of the last of them; `None` if one has none.
-fn latest(times: impl Iterator<Item = Option<f64>>) -> Option<f64> {
-    times.fold(Some(0.0), |latest, time| Some(f64::max(latest?, time?)))
+fn latest(mut times: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    times.try_fold(0.0, |latest, time| Some(f64::max(latest, time?)))
 }
 
 /// The distribution of the times. Writes that did not get so far keep it below 100 %.

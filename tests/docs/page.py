@@ -65,6 +65,12 @@ def least(text):
     return {kind: int(number) for kind, number in (part.split("=") for part in stated[1].split())}
 
 
+def as_in_a_terminal():
+    """A shell that runs something in the background has it ignore these, and so would what is run here."""
+    for key in KEYS.values():
+        signal.signal(key, signal.SIG_DFL)
+
+
 class Terminal:
     """A command that runs in a session of its own, and what it has printed."""
 
@@ -72,7 +78,7 @@ class Terminal:
         self.command, self.printed, self.seen = command, [], 0
         self.process = subprocess.Popen(
             shlex.split(command), cwd=cwd, env=env, text=True, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=as_in_a_terminal)
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 

@@ -178,10 +178,13 @@ class Page:
 
     def again(self, lines):
         until = time.monotonic() + PATIENCE
+        # What is tried several times is one command.
+        before = self.done["command"]
         while True:
             try:
                 return self.command(lines)
             except Failed:
+                self.done["command"] = before
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.2)

@@ -36,6 +36,8 @@ pub(crate) mod limits;
 pub mod memory;
 pub(crate) mod pipe;
 pub mod quic;
+#[cfg(test)]
+pub(crate) mod quiet;
 
 use self::limits::QuicLimits;
 

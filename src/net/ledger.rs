@@ -125,49 +125,48 @@ impl AddAssign for Traffic {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        future::pending,
-        sync::atomic::{AtomicU64, Ordering},
-    };
-
-    use bytes::Bytes;
+    use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::net::{BoxFuture, Ended, Peer, ReceiveStream, SendStream, Stream};
+    use crate::net::quiet::Quiet;
+
+    fn shared(connection: &Arc<Quiet>) -> Arc<dyn Connection> {
+        Arc::clone(connection) as Arc<dyn Connection>
+    }
 
     #[test]
     fn what_a_connection_has_carried_stays_when_it_ends() {
         let ledger = Arc::new(Ledger::default());
-        let (one, two) = (Counting::new(), Counting::new());
+        let (one, two) = (Quiet::until(None, None), Quiet::until(None, None));
         let eu = Datacenter::new("eu").unwrap();
-        let first = ledger.enter(Some(&eu), &one.shared());
-        let second = ledger.enter(Some(&eu), &two.shared());
-        one.0.store(100, Ordering::Relaxed);
-        two.0.store(10, Ordering::Relaxed);
+        let first = ledger.enter(Some(&eu), &shared(&one));
+        let second = ledger.enter(Some(&eu), &shared(&two));
+        one.sent.store(100, Ordering::Relaxed);
+        two.sent.store(10, Ordering::Relaxed);
         let read = || {
             let rows = ledger.rows();
             assert_eq!(rows.len(), 1, "{rows:?}");
             (rows[0].traffic.bytes_sent, rows[0].open, rows[0].round_trips.len())
         };
         assert_eq!(read(), (110, 2, 2));
-        one.0.store(150, Ordering::Relaxed);
+        one.sent.store(150, Ordering::Relaxed);
         drop(first);
         assert_eq!(read(), (160, 1, 1));
         drop(second);
         assert_eq!(read(), (160, 0, 0));
         // The ledger keeps no connection that has ended.
-        assert_eq!(Arc::strong_count(&one.0), 1);
+        assert_eq!(Arc::strong_count(&one), 1);
     }
 
     #[test]
     fn made_up_datacenters_share_one_row_beyond_the_limit() {
         let ledger = Arc::new(Ledger::default());
-        let connection = Counting::new();
-        connection.0.store(1, Ordering::Relaxed);
+        let connection = Quiet::until(None, None);
+        connection.sent.store(1, Ordering::Relaxed);
         let entered: Vec<_> = (0..4 * DATACENTERS_MAX)
             .map(|n| {
                 let datacenter = Datacenter::new(&format!("d{n}")).unwrap();
-                ledger.enter(Some(&datacenter), &connection.shared())
+                ledger.enter(Some(&datacenter), &shared(&connection))
             })
             .collect();
         let rows = ledger.rows();
@@ -177,83 +176,5 @@ mod tests {
         drop(entered);
         let sent: u64 = ledger.rows().iter().map(|row| row.traffic.bytes_sent).sum();
         assert_eq!(sent, 4 * DATACENTERS_MAX as u64);
-    }
-
-    /// A connection that says how many bytes it has sent.
-    #[derive(Clone, Debug)]
-    struct Counting(Arc<AtomicU64>);
-
-    impl Counting {
-        fn new() -> Self {
-            Self(Arc::default())
-        }
-
-        fn shared(&self) -> Arc<dyn Connection> {
-            Arc::new(self.clone())
-        }
-    }
-
-    impl Connection for Counting {
-        fn protocol(&self) -> Protocol {
-            Protocol::Gossip
-        }
-
-        fn peer(&self) -> &Peer {
-            unreachable!("the ledger asks for no name")
-        }
-
-        fn remote(&self) -> String {
-            String::new()
-        }
-
-        fn open(&self) -> BoxFuture<'_, Result<Stream, Ended>> {
-            Box::pin(pending())
-        }
-
-        fn accept(&self) -> BoxFuture<'_, Result<Stream, Ended>> {
-            Box::pin(pending())
-        }
-
-        fn open_one_way(&self) -> BoxFuture<'_, Result<Box<dyn SendStream>, Ended>> {
-            Box::pin(pending())
-        }
-
-        fn accept_one_way(&self) -> BoxFuture<'_, Result<Box<dyn ReceiveStream>, Ended>> {
-            Box::pin(pending())
-        }
-
-        fn send_datagram(&self, _: Bytes) -> bool {
-            false
-        }
-
-        fn receive_datagram(&self) -> BoxFuture<'_, Result<Bytes, Ended>> {
-            Box::pin(pending())
-        }
-
-        fn received(&self) -> u64 {
-            0
-        }
-
-        fn packets(&self) -> (u64, u64) {
-            (0, 0)
-        }
-
-        fn traffic(&self) -> Traffic {
-            Traffic { bytes_sent: self.0.load(Ordering::Relaxed), ..Traffic::default() }
-        }
-
-        fn round_trip(&self) -> Option<Duration> {
-            Some(Duration::from_millis(1))
-        }
-
-        fn close(&self, _: u32, _: &[u8]) {}
-
-        fn ended(&self) -> Option<Ended> {
-            None
-        }
-
-        fn closed(&self) -> BoxFuture<'_, Ended> {
-            Box::pin(pending())
-        }
     }
 }

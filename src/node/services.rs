@@ -21,8 +21,6 @@ mod expiry;
 pub(crate) mod exposed;
 pub(crate) mod feed;
 pub(crate) mod figures;
-#[cfg(test)]
-mod fixture;
 pub(crate) mod framed;
 pub(crate) mod lane;
 pub(crate) mod link;

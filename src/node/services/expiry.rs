@@ -28,12 +28,13 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::{
-        super::{fixture::Quiet, link::Link, pace::Abroad, room::Rooms},
+        super::{link::Link, pace::Abroad, room::Rooms},
         *,
     };
     use crate::{
         clock::Clock,
         net::pipe,
+        net::quiet::Quiet,
         protocol::{
             close::Close,
             id::{Generation, NodeId},

@@ -77,10 +77,10 @@ impl Long {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{caller::CallerName, fixture::Quiet, room::Unsent},
+        super::{caller::CallerName, room::Unsent},
         *,
     };
-    use crate::{clock::Clock, protocol::service::stream::body_time};
+    use crate::{clock::Clock, net::quiet::Quiet, protocol::service::stream::body_time};
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_not_received_in_time_is_given_up() {

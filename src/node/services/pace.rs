@@ -255,7 +255,8 @@ impl ReceiveStream for Receives {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::fixture::Quiet, *};
+    use super::*;
+    use crate::net::quiet::Quiet;
     use crate::{
         net::{Connection, pipe},
         protocol::id::{ClusterId, NodeId},

@@ -1,32 +1,38 @@
-//! A connection for tests of its two ends.
+//! A connection for tests.
 
 use std::{
     future::pending,
-    sync::{Arc, Mutex},
-    time::SystemTime,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 
 use crate::net::{
     BoxFuture, Connection, Ended, Peer, Proof, Protocol, ReceiveStream, SendStream, Shown, Stream,
+    Traffic,
 };
 
-/// A connection on which nothing happens. It keeps the code with which it was closed.
+/// A connection on which nothing happens. It keeps the code with which it was closed, and reports the bytes that a test
+/// says it has sent.
 #[derive(Debug)]
-pub(super) struct Quiet {
+pub(crate) struct Quiet {
     peer: Peer,
-    pub(super) closed: Mutex<Option<u32>>,
+    pub(crate) closed: Mutex<Option<u32>>,
+    pub(crate) sent: AtomicU64,
 }
 
 impl Quiet {
     /// The two ends have certificates that end then.
-    pub(super) fn until(ours: Option<SystemTime>, theirs: Option<SystemTime>) -> Arc<Self> {
+    pub(crate) fn until(ours: Option<SystemTime>, theirs: Option<SystemTime>) -> Arc<Self> {
         let shown = |expires| Shown { fingerprint: String::new(), expires };
         let proof = Proof { ours: shown(ours), theirs: shown(theirs) };
         let (name, client, datacenter, chain) = (None, None, None, Vec::new());
         let peer = Peer { name, client, datacenter, chain, proof };
-        Arc::new(Self { peer, closed: Mutex::default() })
+        Arc::new(Self { peer, closed: Mutex::default(), sent: AtomicU64::default() })
     }
 }
 
@@ -73,6 +79,14 @@ impl Connection for Quiet {
 
     fn packets(&self) -> (u64, u64) {
         (0, 0)
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic { bytes_sent: self.sent.load(Ordering::Relaxed), ..Traffic::default() }
+    }
+
+    fn round_trip(&self) -> Option<Duration> {
+        Some(Duration::from_millis(1))
     }
 
     fn close(&self, code: u32, _: &[u8]) {

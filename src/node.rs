@@ -17,7 +17,7 @@ mod leaving;
 mod links;
 pub(crate) mod messages;
 pub(crate) mod neighbours;
-mod own_store;
+pub(crate) mod own_store;
 mod propagated;
 pub(crate) mod propagation;
 mod published;

@@ -20,6 +20,7 @@ pub use crate::{
             ADMIN_PLACES, CLIENTS_MAX, CONNECTIONS_PER_CLIENT, REQUESTS_PER_CONNECTION,
         },
         config::address::{check_address, check_listen},
+        own_store::check_stored,
         services::disconnect::disconnect,
     },
     pki::leaf::{AUTHORITY_VALIDITY, LEAF_VALIDITY_AUTOMATED},

@@ -28,12 +28,12 @@ pub(super) fn start_writer(
         .map_err(|error| SpawnError::Actor(format!("no thread for the store: {error}")))
 }
 
-/// Checks that the store belongs to this node, and writes what it must contain before the node starts.
-pub(super) async fn prepare_store(
-    config: &Config,
-    writer: &Writer,
-) -> Result<(Stored, EndpointKeys), SpawnError> {
-    let stored = writer.load().await?;
+/// Checks that a node of this configuration may start with the content of a store.
+///
+/// # Errors
+/// [`SpawnError::ForeignStore`] if it is that of another node; [`SpawnError::HasLeft`] if the node has left for good and
+/// the configuration does not let it [rejoin](Config::rejoin).
+pub fn check_stored(config: &Config, stored: &Stored) -> Result<(), SpawnError> {
     if let Some((cluster, node)) = &stored.identity
         && (*cluster != config.cluster || *node != config.node)
     {
@@ -47,6 +47,16 @@ pub(super) async fn prepare_store(
     if stored.left && !config.rejoin {
         return Err(SpawnError::HasLeft);
     }
+    Ok(())
+}
+
+/// Checks that the store belongs to this node, and writes what it must contain before the node starts.
+pub(super) async fn prepare_store(
+    config: &Config,
+    writer: &Writer,
+) -> Result<(Stored, EndpointKeys), SpawnError> {
+    let stored = writer.load().await?;
+    check_stored(config, &stored)?;
     let keys = stored.endpoint_keys.clone().unwrap_or_else(random_keys);
     let identity = Change::Identity { cluster: config.cluster.clone(), node: config.node.clone() };
     let changes = vec![identity, Change::EndpointKeys(keys.clone()), Change::Left(false)];

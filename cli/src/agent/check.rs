@@ -8,9 +8,9 @@ use std::{
 };
 
 use gossipmonger::{
-    Config, SpawnError,
     net::quic::QuicNetwork,
     store::{Store, Stored, redb::RedbStore},
+    unstable::check_stored,
 };
 
 use super::{
@@ -47,7 +47,7 @@ pub(super) fn check(dir: &Path, flags: &Flags) -> Result<(), CliError> {
     let config = settings.config(&transport)?;
     if let Some(path) = settings.store(dir).filter(|path| path.exists()) {
         let stored = read_copy(&path)?;
-        judge(&config, &stored)?;
+        check_stored(&config, &stored)?;
     }
     check_socket_path(dir)?;
     let (metrics, http) = (settings.metrics(), settings.http(dir));
@@ -86,25 +86,6 @@ fn read_copy(path: &Path) -> Result<Stored, CliError> {
     let copy = Copied::of(path).map_err(|error| failed(&error))?;
     let store = RedbStore::open(copy.file()).map_err(|error| failed(&error))?;
     store.load().map_err(|error| failed(&error))
-}
-
-/// As the start does.
-fn judge(config: &Config, stored: &Stored) -> Result<(), CliError> {
-    if let Some((cluster, node)) = &stored.identity
-        && (*cluster != config.cluster || *node != config.node)
-    {
-        return Err(SpawnError::ForeignStore {
-            stored_node: node.clone(),
-            stored_cluster: cluster.clone(),
-            node: config.node.clone(),
-            cluster: config.cluster.clone(),
-        }
-        .into());
-    }
-    match stored.left && !config.rejoin {
-        true => Err(SpawnError::HasLeft.into()),
-        false => Ok(()),
-    }
 }
 
 /// Whether this machine has the address. Port 0 is any free one, so no port of the cluster is bound.

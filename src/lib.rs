@@ -69,7 +69,7 @@
 //! The rules are state machines without IO, clock or global random numbers. Four of them are those of membership:
 //! `replica`, `liveness`, `scheduler` and `peering`. One actor drives each of the first three. The tasks of the
 //! connections call `peering` under one lock, so that a heartbeat wakes no actor. One table (`protocol::route`) says
-//! which output goes to which machine. The simulator (feature `testkit`) drives the same four. The rules of calls are in
+//! which output goes to which machine. The simulator (feature `sim`) drives the same four. The rules of calls are in
 //! `protocol::service`: `directory` (who offers what), `balance` (which node is called), `calls` and `intake` (the two
 //! ends of a connection for calls) and `room` (what one service takes on).
 //!
@@ -92,13 +92,13 @@
 //!
 //! Storage applies a `set`, and asks for a turn to send it, which comes after all that waits in its mailbox already. In
 //! that turn it cuts a *delta* from the map and sends it to all linked peers: about ten neighbours, which the overlay
-//! computes from the member list. Each node passes news on once. If a node
-//! receives news that does not connect to its copy, it asks for what is missing.
+//! computes from the member list. Each node passes news on once. If a node receives news that does not connect to its
+//! copy, it asks for what is missing.
 //!
-//! That is fast, and costs several copies a node. The edges of a tree, which all nodes compute from the member list, come
-//! first; the other connections follow 10 to 50 ms later, unless the other end has the news by then. And the owner floods
-//! its news only while there are fewer than 50 updates a second in the whole cluster, and small ones. Otherwise the news
-//! goes along one of two trees alone: one copy a node. The other connections carry notes of what there is, some times a
+//! That is fast, and costs several copies a node. The edges of a tree, which all nodes compute from the member list, and
+//! the connections between datacenters come first; the other connections follow 10 to 50 ms later, unless the other end
+//! has the news by then. And the owner floods its news only while there are fewer than 50 updates a second in the whole
+//! cluster, and small ones. Otherwise the news goes along one of two trees alone: one copy a node. The other connections carry notes of what there is, some times a
 //! second, and a node that lacks a noted update asks for it. An owner that writes 40 times a second or more
 //! signs and sends several updates at once, 50 ms after the last time; the first one never waits.
 //!
@@ -148,8 +148,7 @@
 //! take no lock. A stub picks a provider there and queues the call for the *lane* to that node: one long-lived stream on a
 //! connection that carries calls only. At the first call the services actor dials it. The node that answers checks
 //! the caller's rates, access and room, and passes the request to a function or to the mailbox of an actor. Storage and
-//! detector publish each
-//! change of a node into the directory; when a node has ended, its pending calls end before the event is delivered.
+//! detector publish each change of a node into the directory; when a node has ended, its pending calls end before the event is delivered.
 //! Streams, and questions too long for the lane, use a second connection to the node.
 //!
 //! # Invariants
@@ -175,7 +174,8 @@
 //! # Features
 //!
 //! No feature is on by default. `redb` adds a store in a file; `config-file` reads the `gossipmonger.toml` in a node's
-//! directory; `issuer` issues certificates by token and renews them; `metrics` publishes a node's figures to the `metrics` facade; `testkit` adds what tests need: `testkit` runs
+//! directory; `issuer` issues certificates by token and renews them; `metrics` publishes a node's figures to the
+//! `metrics` facade; `testkit` adds what tests need: `testkit` runs
 //! your services on several nodes in one process, in virtual time (`docs/testkit.md` in the repository is the guide),
 //! and [`service::frozen`](mod@service#functions) keeps the messages of a service as they were released; `sim` is a
 //! simulator of whole clusters, which has no semantic versioning and runs the machines. The program `gossipmonger` is a

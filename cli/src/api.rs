@@ -132,12 +132,12 @@ pub(crate) static ROUTES: &[Route] = &[
         Shape::One,
         "Wait until so many nodes have a version of this node",
     ),
-    post_list("event", "/v1/event", &[NAME, VALUE], "Tell all agents something"),
+    post_list("event", "/v1/event", &[NAME, VALUE], "Send an event to all agents"),
     post_list(
         "query",
         "/v1/query",
         &[NAME, VALUE],
-        "Ask all agents something, and gather their answers",
+        "Send a query to all agents, and gather their answers",
     ),
     get(
         "paths",
@@ -227,7 +227,7 @@ pub(crate) static ROUTES: &[Route] = &[
         "/v1/events",
         &[
             flag("protocol", "Events of the protocol as well"),
-            flag("user", "Only what operators tell all agents"),
+            flag("user", "Only events and queries of operators"),
         ],
         Shape::Stream,
         "All events, as they happen",

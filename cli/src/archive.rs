@@ -15,7 +15,7 @@ use super::{
     remote::Target,
 };
 
-/// Write an archive for whoever looks for a fault: state, configuration, evidence, counters and the end of the log.
+/// Write an archive for the diagnosis of a fault: state, configuration, evidence, counters and the end of the log.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

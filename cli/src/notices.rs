@@ -14,7 +14,7 @@ use super::{
     remote::Target,
 };
 
-/// Tell all agents of an event. Whoever reads `events --user` at one of them at this moment sees it.
+/// Send an event to all agents. Clients that run `events --user` at this moment see it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -61,8 +61,8 @@ impl Meter {
         Self { node, seen, round_trips, unconfirmed: AtomicU64::new(0) }
     }
 
-    /// Measures what has to be watched, until the node has ended: the round trips of the connections once a second, and
-    /// at one write in a while how long it takes to reach all live nodes.
+    /// Takes samples until the node has ended: of the round trips of the connections once a second, and of few writes how
+    /// long each takes to reach all live nodes.
     pub async fn keep(&self) {
         let round_trips = async {
             let mut ticks = tokio::time::interval(SAMPLED_EVERY);

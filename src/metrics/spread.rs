@@ -1,4 +1,4 @@
-//! How long a write takes to reach the whole cluster: measured at one write in a while, because the answer costs a
+//! How long a write takes to reach the whole cluster: sampled at few writes, because the answer costs a
 //! message each way on every link.
 //!
 //! Clocks of nodes are not compared. The owner asks the cluster until all live nodes have the write, so its own clock is

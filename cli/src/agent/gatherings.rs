@@ -1,6 +1,6 @@
 //! Questions that every member answers: one small request costs the whole cluster.
 //!
-//! A client has a budget, so that whoever may only read cannot keep a large cluster at work. The owner of the socket has
+//! Each client has a budget, so that a client with role `read` cannot keep a large cluster busy. The owner of the socket has
 //! none, and turns of its own.
 
 use std::{
@@ -31,7 +31,7 @@ struct Account {
     paid: Time,
 }
 
-/// A place of a client among those who ask; returned when dropped.
+/// A client's place for a question in progress; returned when dropped.
 #[derive(Debug)]
 pub(super) struct Asking<'a> {
     gatherings: &'a Gatherings,

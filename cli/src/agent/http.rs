@@ -1,7 +1,7 @@
 //! The agent's HTTP interface: on the Unix socket for the owner, and on TCP for clients with a certificate or a token.
 //!
 //! A connection's first bytes decide on the socket between this and the older lines of JSON; on TCP there is HTTP/1.1
-//! alone, with TLS unless the address is a loopback one. The [`gate`] finds out who asks, [`answer`] has the request
+//! alone, with TLS unless the address is a loopback one. The [`gate`] authenticates the client, [`answer`] has the request
 //! handled as any other caller's, so that the roles and the log are the same.
 
 pub(super) mod answer;
@@ -210,7 +210,7 @@ impl Http {
         answer::respond(&self.agent, link, route, line, who, still).await
     }
 
-    /// Whether the one who asks is still accepted as the same.
+    /// Whether the client is still authenticated.
     fn proof(self: &Arc<Self>, link: &Link, headers: &HeaderMap) -> Proof {
         let mut shown = HeaderMap::new();
         shown.extend(

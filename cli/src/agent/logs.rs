@@ -84,7 +84,7 @@ impl Logs {
         &self.tail
     }
 
-    /// Those who read the log at a level of their own.
+    /// The readers of the log with a level of their own.
     pub(super) const fn monitors(&self) -> &Monitors {
         &self.monitors
     }

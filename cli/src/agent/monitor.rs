@@ -63,7 +63,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     }
 }
 
-/// Those who read the log.
+/// The readers of the log.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Monitors(Arc<RwLock<Vec<Arc<Reader>>>>);
 

@@ -1,5 +1,5 @@
 //! Events and queries of operators, as this agent receives them. Nothing is executed and nothing is stored: they are
-//! passed to those who read `events --user` at that moment.
+//! passed to the clients that run `events --user` at that moment.
 
 use std::{
     collections::BTreeMap,
@@ -60,7 +60,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         self.done().await
     }
 
-    /// Sends what operators tell, until the node ends or the caller is gone.
+    /// Sends events and queries of operators, until the node ends or the caller is gone.
     pub(super) async fn user_events(&mut self, agent: &Agent) -> io::Result<()> {
         let Some(_place) = agent.watchers.take(self.client()) else {
             return self.too_many().await;

@@ -25,7 +25,7 @@ impl Calls {
 
 /// Files of the agent's directory, and those that its configuration names.
 pub(super) static FILES: Calls = Calls::new();
-/// The tokens of HTTP: whoever reaches the address can have the file read.
+/// The tokens of HTTP: any client of the address causes a read of the file.
 pub(super) static TOKENS: Calls = Calls::new();
 /// The directory of the CA.
 pub(super) static AUTHORITY: Calls = Calls::new();

@@ -100,7 +100,7 @@ impl Reloader {
         self.transport.tls()
     }
 
-    /// Those who read the log at a level of their own.
+    /// The readers of the log with a level of their own.
     pub(super) const fn monitors(&self) -> &Monitors {
         self.logs.monitors()
     }

@@ -84,7 +84,7 @@ pub(super) struct Agent {
     metrics: Option<String>,
     pub(super) http: Option<HttpView>,
     pub(super) watchers: Watchers,
-    /// What operators tell all agents.
+    /// Events and queries of operators.
     pub(super) notices: Arc<Notices>,
     /// Limits long requests of clients.
     long_requests: Semaphore,

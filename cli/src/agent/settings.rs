@@ -94,7 +94,7 @@ pub(crate) struct Flags {
     /// Directory of the cluster's authority: this agent gives out certificates by token.
     #[arg(long, value_name = "PKI-DIR")]
     issuer: Option<PathBuf>,
-    /// Address where those who join knock; may be given several times. Default: one port further than
+    /// Address of the issuer, for machines that join; may be given several times. Default: one port further than
     /// --listen.
     #[arg(long, value_name = "ADDR:PORT", value_parser = config::socket_address, value_delimiter = ',')]
     issuer_listen: Vec<SocketAddr>,

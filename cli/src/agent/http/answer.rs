@@ -125,7 +125,7 @@ pub(super) async fn respond(
         }
         let _ = to.shutdown().await;
     });
-    // A question ends with whoever waits for the answer; a change is carried out.
+    // A read request ends with its connection; a change is carried out.
     if route.method != Method::GET {
         making.detach_all();
     }

@@ -115,7 +115,7 @@ where
     let ended = tokio::select! {
         biased;
         ended = connection => ended,
-        // The last answer has been passed on; a reader that does not take it keeps nobody.
+        // The last answer has been passed on; a client that does not read it does not delay the end.
         () = leaving(&http.agent) => Ok(()),
     };
     if let Err(error) = ended {

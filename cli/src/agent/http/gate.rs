@@ -1,4 +1,4 @@
-//! Who asks, and whether a page of another site makes a browser ask.
+//! Authentication of requests, and refusal of those that a page of another site makes a browser send.
 
 use http::{HeaderMap, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
@@ -13,7 +13,7 @@ use crate::{
     agent::server::{Agent, Guest, Who},
 };
 
-/// What one gets who may not ask.
+/// The response to a client that is not permitted.
 pub(super) type Refusal = Box<Response<Body>>;
 
 /// The entrance of the interface.
@@ -93,7 +93,7 @@ impl Gate {
         }
     }
 
-    /// Whether the metrics are for the one who asks: each role may read them.
+    /// Whether the client may read the metrics: each role may.
     pub(super) async fn metrics(
         &self,
         agent: &Agent,

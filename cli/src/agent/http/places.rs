@@ -1,5 +1,5 @@
-//! The places of TCP connections. If all are taken, the oldest connection that has not proved who it is makes room:
-//! whoever opens many shuts out nobody who has. If all have, the oldest one of the client that has most makes room.
+//! The places of TCP connections. If all are taken, the oldest unauthenticated connection is closed, so that
+//! many of those keep out no authenticated client. If all are authenticated, the oldest one of the client with the most is.
 
 use std::{
     collections::BTreeMap,

@@ -97,7 +97,7 @@ impl Tokens {
         found
     }
 
-    /// Whoever reaches the address can have the file read: the log gets each problem once.
+    /// Any client of the address causes a read of the file, so the log gets each problem once.
     fn tell(&self, problem: &str) {
         let mut known = lock(&self.read);
         if known.problem.as_deref() != Some(problem) {
@@ -222,7 +222,7 @@ fn make(path: &Path) -> io::Result<()> {
         let _ = write!(token, "{byte:02x}");
     }
     let text = format!(
-        "# Who may ask this agent over HTTP: a name, its role (read, watch or admin), and its secret.\n\
+        "# Tokens for this agent's HTTP interface: a name, its role (read, watch or admin), and its secret.\n\
          [{WEB}]\nrole = \"watch\"\ntoken = \"{token}\"\n"
     );
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
